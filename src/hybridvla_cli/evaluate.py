@@ -11,7 +11,7 @@ from hybridvla_cli import Subparsers
 from hybridvla_cli.evaluate_parts.order import LANGUAGE, PLAIN, finished, identity, kinds, one_goal
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.files import write_json, write_text
+from hybridvla_core.files import check_target, write_json, write_text
 from hybridvla_ros.runtime.threads import wait_quietly
 from hybridvla_sim.rigs import RIGS, add_rig
 
@@ -60,6 +60,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--json", help="write the result as JSON to this file; with several tasks, after each one. The same "
                                        "command resumes: tasks that the file already holds are kept")
     parser.add_argument("--page", type=Path, help="write the result as a page: a table, and a reliability diagram of each task")
+    parser.add_argument("--film", type=Path, help="folder for a video of each episode: the policy's views side by side, 10 "
+                                                  "pictures per simulated second; its name says task, seed, words and outcome")
     parser.add_argument("--logs", type=Path, default=Path("out/evaluate"), help="with --ros: folder for the graph's logs")
     return parser
 
@@ -142,6 +144,10 @@ def _check(args: argparse.Namespace) -> None:
         raise HybridVLAError(f"--processes {args.processes}: give at least 1")
     if args.ros and args.processes > 1:
         raise HybridVLAError(f"--processes {args.processes}: one graph runs at a time; leave it out with --ros")
+    if args.ros and args.film:
+        raise HybridVLAError(f"--film {args.film}: films episodes in process only; with --ros leave it out, and record a bag")
+    if args.film:
+        check_target(args.film / "episode.mp4", "--film")
     if args.expert and not args.ros:
         raise HybridVLAError("--expert: needs --ros; `make tasks` runs the experts in process")
 
@@ -180,7 +186,7 @@ def _runner(args: argparse.Namespace, config: PolicyConfig, robot: RobotConfig, 
     from hybridvla_sim.suite import run_suite
 
     factory = functools.partial(load_policy, args.checkpoint, args.mode)
-    yield lambda task, specs, progress: run_suite(factory, config, robot, task, specs, args.processes, progress)
+    yield lambda task, specs, progress: run_suite(factory, config, robot, task, specs, args.processes, progress, args.film)
 
 
 def _result(args: argparse.Namespace, order: Mapping[str, Any], results: Mapping[str, Dict[str, Any]], left_out: Sequence[str],

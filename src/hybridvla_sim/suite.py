@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Dict, List, Optional, Sequence, Union
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -22,6 +23,9 @@ from hybridvla_sim.piper.monitor import JointMonitorLimits
 from hybridvla_sim.piper.rig import PiperRig
 from hybridvla_sim.pool import in_processes
 from hybridvla_sim.task import EpisodeSpec, ExpertLabel, Task
+
+if TYPE_CHECKING:
+    from hybridvla_sim.film import Filmed
 
 PolicyFactory = Callable[[], PolicyInterface]
 
@@ -44,15 +48,20 @@ def label(rig: AnyRig, instruction: str) -> ExpertLabel:
 
 
 class Suite:
-    """Runs episode specs of one task with one policy on one rig."""
+    """Runs episode specs of one task with one policy on one rig. `film`: folder for a video of each episode."""
 
     def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, task: Task[AnyRig],
-                 make_safety: Callable[[RobotConfig], Filter] = SafetyFilter) -> None:
+                 make_safety: Callable[[RobotConfig], Filter] = SafetyFilter, film: Optional[Path] = None) -> None:
         self.task, self.policy, self.rig = task, policy, make_rig(task, robot)
         shown: SimulatedRig = self.rig
         if isinstance(policy, ExpertPolicy):
             policy.attach(self.rig)
             shown = Blind(self.rig, {camera.view: (camera.height_px or 8, camera.width_px or 8) for camera in config.cameras})
+        self._film: Optional[Filmed] = None
+        if film is not None:
+            from hybridvla_sim.film import Filmed  # only where it is wanted: it needs PyAV
+
+            shown = self._film = Filmed(shown, self.rig, [camera.view for camera in config.cameras], film)
         self.runner = EpisodeRunner(policy, config, robot, shown, observe=label, make_safety=make_safety)
 
     @threadpool_limits.wrap(limits=1, user_api="blas")     # the same episode on any number of cores
@@ -61,8 +70,12 @@ class Suite:
         before = self.rig.broken
         self.rig.reset(np.random.default_rng(spec.seed))
         switch = None if spec.second is None else (spec.switch_at, spec.second)
+        if self._film is not None:
+            self._film.begin(self.task.name, spec)
         result = self.runner.run(spec.instruction, lambda rig, text: rig.world.success(text), self.task.max_keyframes,
                                  self.task.max_time, switch=switch)
+        if self._film is not None:
+            self._film.end(result.success)
         return {"seed": spec.seed, "task": spec.goal, "success": result.success,
                 "time": round(result.time, 2), "keyframes": len(result.decisions),
                 "violations": self.rig.broken - before, "counters": result.counters,
@@ -105,10 +118,11 @@ def _nearest(truth: ExpertLabel, prediction: Prediction) -> np.ndarray:
 _SUITE: Optional[Suite] = None
 
 
-def _start_worker(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: str, variation: str) -> None:
+def _start_worker(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: str, variation: str,
+                  film: Optional[Path]) -> None:
     global _SUITE
     found = tasks.load(task)
-    _SUITE = Suite(policy_factory(), config, robot, found.varied(variation) if variation else found)
+    _SUITE = Suite(policy_factory(), config, robot, found.varied(variation) if variation else found, film=film)
 
 
 def _run_one(spec: EpisodeSpec) -> Dict[str, Any]:
@@ -118,7 +132,7 @@ def _run_one(spec: EpisodeSpec) -> Dict[str, Any]:
 
 def run_suite(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: Task[AnyRig],
               specs: Sequence[EpisodeSpec], processes: int,
-              progress: Callable[[Dict[str, Any]], None]) -> List[Dict[str, Any]]:
+              progress: Callable[[Dict[str, Any]], None], film: Optional[Path] = None) -> List[Dict[str, Any]]:
     """Runs all specs.
 
     Args:
@@ -129,15 +143,17 @@ def run_suite(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotC
         specs: Specs, one per episode.
         processes: Number of processes that work in parallel; 1 or less runs everything in this process.
         progress: Callback, called with each episode as it ends.
+        film: Folder for a video of each episode; None for no videos.
 
     Returns:
         The episodes in the order of the specs.
 
     Raises:
-        HybridVLAError: A process could not start, or ended without a result; this does not count as a failure of the policy.
+        HybridVLAError: A process could not start, or ended without a result, or a video cannot be written; this does not count
+            as a failure of the policy.
     """
     if processes <= 1:
-        suite, results = Suite(policy_factory(), config, robot, task), []
+        suite, results = Suite(policy_factory(), config, robot, task, film=film), []
         try:
             for spec in specs:
                 results.append(suite.run(spec))
@@ -146,7 +162,7 @@ def run_suite(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotC
             suite.rig.close()
         return results
     results = []
-    worker = (policy_factory, config, robot, task.name, task.variation)
+    worker = (policy_factory, config, robot, task.name, task.variation, film)
     for result in in_processes(_run_one, specs, processes, _start_worker, worker, "use a smaller --processes"):
         progress(result)
         results.append(result)

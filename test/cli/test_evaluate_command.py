@@ -86,7 +86,7 @@ def test_language_scenes_come_twice_with_goals_that_differ_and_both_must_be_done
     monkeypatch.setattr(evaluate, "load_policy", lambda folder, mode: TellingPolicy())
     goal, ran = tasks.load("wine_at_rack").phrases.goal, []
 
-    def deaf(factory, config, robot, task, specs, processes, progress):
+    def deaf(factory, config, robot, task, specs, processes, progress, film):
         """Run a suite in which the policy always fills the left place."""
         ran.extend(specs)
         return [{"seed": spec.seed, "task": spec.goal, "success": goal(spec.instruction) == "left" or spec.seed == 2_000_001,
@@ -120,7 +120,7 @@ def ran(monkeypatch):
 
     found, dies = {}, []
 
-    def run_suite(factory, config, robot, task, specs, processes, progress):
+    def run_suite(factory, config, robot, task, specs, processes, progress, film=None):
         if task.name in dies:
             raise HybridVLAError("worker process ended without a result")
         found[task.name] = specs
@@ -276,6 +276,8 @@ def test_a_variation_with_new_sentences_is_for_whoever_was_trained_for_the_task(
     (["--task", "close_fridge", "--language-scenes", "-1"], "--language-scenes must not be negative"),
     (["--task", "close_fridge", "--variation", "weather"], "no variation 'weather'"),
     (["--task", "close_fridge", "--ros", "--processes", "2"], "leave it out with --ros"),
+    (["--task", "close_fridge", "--ros", "--film", "film"], "with --ros leave it out, and record a bag"),
+    (["--task", "close_fridge", "--film", "setup.py/film"], "--film setup.py/film"),
     (["--task", "close_fridge", "--seed", "1000000"], "seeds up to 1000000 belong to training"),
     (["--rig", "agilex", "--tasks", "hold_and_wipe"], "was not trained for task hold_and_wipe")])
 def test_what_cannot_be_evaluated_is_named(checkpoint, capsys, arguments, words):
