@@ -80,7 +80,7 @@ class Filmed:
         image = np.concatenate([np.pad(picture, ((0, tallest - len(picture)), (0, 0), (0, 0))) for picture in pictures], axis=1)
         try:
             if self._writer is None:
-                self._writer = VideoWriter(self._unnamed, *image.shape[:2], RATE_HZ)
+                self._writer = VideoWriter(self._unnamed, *image.shape[:2], RATE_HZ, keyframe_distance=int(RATE_HZ))
             self._writer.add(image)
         except BROKEN as error:
             raise self._cannot(error) from error

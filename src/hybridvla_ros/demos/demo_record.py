@@ -14,6 +14,7 @@ from PIL import ImageDraw, ImageFont
 from sensor_msgs.msg import CompressedImage
 
 from hybridvla.msg import ActionProposal, SafetyStatus
+from hybridvla_core.data.lerobot.video import VideoWriter
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.status import State
 from hybridvla_ros.messages import conversions
@@ -48,17 +49,13 @@ class DemoObserver:
     """
 
     def __init__(self, folder: Path) -> None:
-        import imageio_ffmpeg
-
         self.instruction, self.stopped = "", ""
         self._data, self._episode, self._started = Recorded(), 0, time.monotonic()
         self._views: Dict[str, np.ndarray] = {}
         self._earlier: Dict[str, int] = {}       # interventions of filters that have ended
         self._confidence, self._fused, self._state = float("nan"), False, "INACTIVE"
         self._font = ImageFont.load_default()
-        self._writer = imageio_ffmpeg.write_frames(str(folder / "demo.mp4"), (2 * SIZE, SIZE + BAR), fps=FPS,
-                                                   macro_block_size=4, quality=6, ffmpeg_log_level="error")
-        self._writer.send(None)
+        self._writer = VideoWriter(folder / "demo.mp4", SIZE + BAR, 2 * SIZE, FPS, keyframe_distance=FPS)
         self._still_due, self._closed = False, False
         for view in ("front", "wrist"):
             rospy.Subscriber(f"/camera_{view}/color/image_raw/compressed", CompressedImage, self._on_image,
@@ -149,4 +146,4 @@ class DemoObserver:
     def _frame(self, _event: rospy.timer.TimerEvent) -> None:
         views = self._views
         if len(views) == 2 and self._episode and not self._closed:
-            self._writer.send(np.ascontiguousarray(self._compose(views)))
+            self._writer.add(np.asarray(self._compose(views)))

@@ -23,15 +23,22 @@ BROKEN = (av.error.FFmpegError, OSError, ValueError, EOFError)
 
 
 class VideoWriter:
-    """Writer of one file, which is complete only once `close` has been called."""
+    """Writer of one file, which is complete only once `close` has been called.
 
-    def __init__(self, path: Path, height: int, width: int, fps: float) -> None:
+    Args:
+        path: Path of the file; its folder is made if it is missing.
+        height, width: Size of every picture, pixels.
+        fps: Pictures per second.
+        keyframe_distance: Pictures from one keyframe to the next. A film that is only watched may have few.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, fps: float, keyframe_distance: int = KEYFRAME_DISTANCE) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._shape = path, (height, width, 3)
         self._container = av.open(str(path), "w")
         rate = Fraction(fps).limit_denominator(1000)
         self._stream: Any = self._container.add_stream("libx264", rate=rate, options={
-            "g": str(KEYFRAME_DISTANCE), "bf": "0", "crf": QUALITY, "preset": "veryfast"})
+            "g": str(keyframe_distance), "bf": "0", "crf": QUALITY, "preset": "veryfast"})
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = pixel_format(height, width)
         self._stream.thread_count = 1
