@@ -45,8 +45,8 @@ def place(made, tmp_path, monkeypatch):
     return tmp_path / "lab"
 
 
-def go(folder, out, seed=3, export="float16", **changes):
-    config = toy_data.config(stages=STAGES, seed=seed, export=export)
+def go(folder, out, seed=3, export="float16", confidence_window_bins=None, **changes):
+    config = toy_data.config(stages=STAGES, seed=seed, export=export, confidence_window_bins=confidence_window_bins)
     return train(Request(config, (folder / "data/toy",), folder / "work", out, threads=1, **changes))
 
 
@@ -205,3 +205,17 @@ def test_a_weight_that_is_too_large_for_float16_is_named_and_the_same_run_goes_o
     steps = sorted((place / "work/state").iterdir())
     assert go(place, out, export="bfloat16")["finished"] and sorted((place / "work/state").iterdir()) == steps
     assert float(load_file(str(out / WEIGHTS))["final_layer.mlp.fc2.bias"].min()) > 9e5
+
+
+def test_another_window_of_confidence_is_written_by_the_same_run_also_if_an_older_version_began_it(place):
+    out, state = place / "narrow", place / "work/state"
+    go(place, out, confidence_window_bins=4)
+    steps = sorted(state.iterdir())
+    for step in steps:      # an older version held the window for a part of the run
+        meta = json.loads((step / "run.json").read_text())
+        meta["origin"]["configuration"]["confidence_window_bins"] = 4
+        (step / "run.json").write_text(json.dumps(meta))
+    assert go(place, place / "wide", confidence_window_bins=12)["finished"] and sorted(state.iterdir()) == steps
+    assert read_checkpoint(out).config.ensemble.confidence_window_bins == 4
+    assert read_checkpoint(place / "wide").config.ensemble.confidence_window_bins == 12
+    assert (out / WEIGHTS).read_bytes() == (place / "wide" / WEIGHTS).read_bytes()

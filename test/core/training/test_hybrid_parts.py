@@ -253,7 +253,8 @@ def test_the_released_recipe_is_the_papers():
 
 @pytest.mark.parametrize("name, stages", [
     *((name, ["see", "ground", "act"]) for name in ("suite", "suite_gpu", "dual_gpu", "tiny_general")),
-    ("dual", ["see", "act"]), ("dual_front", ["act"]), ("dual_views", ["act"])])    # of a checkpoint whose words are grounded
+    ("dual", ["see", "act"]), ("dual_front", ["act"]), ("dual_views", ["act"]),
+    ("dual_diffusion", ["act"])])    # of a checkpoint whose words are grounded
 def test_recipes_of_the_tasks_see_ground_and_act_with_what_their_model_has(name, stages):
     recipe = load_file(TrainingConfig, ROOT / f"config/training/{name}.yaml")
     decoder, grounding = preset(recipe.preset or "tiny").decoder, recipe.grounding

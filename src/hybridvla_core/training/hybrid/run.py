@@ -35,7 +35,8 @@ LOGGER = logging.getLogger(__name__)
 #: Most sentences that a checkpoint lists as those it was trained with; it lists none if there are more.
 MOST_INSTRUCTIONS = 1000
 #: Keys that may change when a run resumes, because they do not change what it computes.
-FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
+FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations",
+        "confidence_window_bins")
 #: Keys that are newer than some runs, with the value that those runs had in effect, so that such a run can resume.
 LATER = {"labels": 1, "grounding.attention": 0.0, "grounding.attention_layers": (), "grounding.attention_heads": 1,
          "grounding.subtask": 0.0, "grounding.place_views": (), "grounding.turns": 0.0, "statistics_tail": 0.01, "draw": "rows",
@@ -226,8 +227,7 @@ def _origin(request: Request, start: Start) -> Dict[str, Any]:
     """Returns everything that determines the numbers of a run, part by part."""
     config = dataclasses.asdict(request.config)
     said = start.checkpoint      # values that the recipe leaves to the checkpoint count as well
-    config.update(chunk=said.model.chunk, image_strategy=said.image_strategy, ddim_steps=said.ddim_steps,
-                  confidence_window_bins=said.ensemble.confidence_window_bins)
+    config.update(chunk=said.model.chunk, image_strategy=said.image_strategy, ddim_steps=said.ddim_steps)
     found = {"configuration": _plain({key: value for key, value in config.items() if key not in FREE}),
              "checkpoint": None if start.base is None else start.base.manifest_sha256,
              "data": {frames.name: frames.dataset.identity() for frames in start.sets},
@@ -245,8 +245,10 @@ def _plain(value: object, name: str = "") -> object:
 
 def _check_origin(before: Mapping[str, Any], now: Mapping[str, Any], work: Path) -> None:
     for part, value in now.items():
-        if before.get(part) != value:
-            was = before.get(part)
+        was = before.get(part)
+        if part == "configuration" and isinstance(was, dict):       # of an older version, which had fewer free keys
+            was = {key: item for key, item in was.items() if key not in FREE}
+        if was != value:
             keys = [key for key in {**was, **value} if was.get(key) != value.get(key)] if isinstance(value, dict) and \
                 isinstance(was, dict) else []
             detail = f" ({', '.join(keys)})" if keys else ""
