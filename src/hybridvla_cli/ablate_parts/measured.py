@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Sequence, 
 from tqdm import tqdm
 
 from hybridvla_cli.shared.environment import require_messages
+from hybridvla_cli.shared.graph import GRAPH, digests
 from hybridvla_core import __version__
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.files import key_of, sha256, write_json
+from hybridvla_core.files import key_of, write_json
 from hybridvla_core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ TITLES = {SPEED: "Speed: cache and drafts (Table 2, appendix B.2)", RIGS: "Both 
 #: Keys that are kept of a rig's part of the summary.
 KEPT = ("episodes", "successes", "limit_violations", "policy", "error")
 #: Files that determine what both rigs do, besides the sources of an episode: nodes, launch files, configurations, checkpoint.
-DECIDING = ("src/hybridvla_ros/**/*.py", "nodes/*", "launch/*.launch", "config/robots/*", "config/policies/*", "config/cameras/*",
-            "checkpoints/tiny/MANIFEST.json")
+DECIDING = (*GRAPH, "config/robots/*", "config/policies/*", "config/cameras/*", "checkpoints/tiny/MANIFEST.json")
 RECIPE = ROOT / "config" / "training" / "ablation.yaml"
 #: Seeds of the trainings; the quick form takes the first one, and this share of the steps.
 SEEDS, QUICK_SHARE = (1, 2, 3), 0.25
@@ -189,6 +189,5 @@ def _rigs(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
             raise HybridVLAError(f"no rig finished its run; look into {folder}, or run `make rigs`")
         return {name: {key: part[key] for key in KEPT if key in part} for name, part in summary.items()}
 
-    files = {str(file.relative_to(ROOT)): sha256(file) for pattern in DECIDING for file in ROOT.glob(pattern) if file.is_file()}
-    key = key_of({"version": __version__, "files": files, "sources": sources()})
+    key = key_of({"version": __version__, "files": digests(ROOT, DECIDING), "sources": sources()})
     return rigs_sheet(kept(out / RIGS / f"{key}.json", args, measure))

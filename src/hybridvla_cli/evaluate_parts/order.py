@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 
-from hybridvla_core.files import key_of, sha256
+from hybridvla_cli.shared.graph import GRAPH, digests
+from hybridvla_core.files import key_of
 from hybridvla_core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 #: Kinds of episodes.
 PLAIN, SWITCHED, LANGUAGE = "plain", "switched", "language"
 ALL = "all"
-#: Files that determine what happens over ROS, besides the sources of an episode: nodes and launch files.
-GRAPH = ("src/hybridvla_ros/**/*.py", "nodes/*", "launch/*.launch")
 #: Keys of a result that are not part of a task's summary.
 HEAD = ("checkpoint", "variation", "order", "task", "left_out")
 
@@ -68,8 +67,7 @@ def identity(args: argparse.Namespace, manifest: str, config: PolicyConfig, robo
              "switch_episodes": args.switch_episodes, "language_scenes": args.language_scenes, "variation": args.variation,
              "ros": args.ros, "configurations": key_of({"policy": asdict(config), "robot": asdict(robot)})}
     if args.ros:
-        found["graph"] = key_of({str(file.relative_to(ROOT)): sha256(file) for pattern in GRAPH for file in ROOT.glob(pattern)
-                                 if file.is_file()})
+        found["graph"] = key_of(digests(ROOT, GRAPH))
     return found
 
 
