@@ -60,10 +60,9 @@ class Filmed:
         """
         if self._writer is None:
             return
-        unnamed = self._unnamed
         try:
             self._writer.close()
-            unnamed.replace(self._path.with_name(f"{self._path.name}-{'success' if success else 'failure'}.mp4"))
+            self._unnamed.replace(self._path.with_name(f"{self._path.name}-{'success' if success else 'failure'}.mp4"))
         except BROKEN as error:
             raise self._cannot(error) from error
         finally:

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Set
 
 import numpy as np
 
@@ -103,9 +103,11 @@ def copy(sources: Sequence[Path], target: Path, split: Optional[str] = None, pla
     """
     from tqdm import tqdm
 
-    for number, source in enumerate(sources):
-        if source.resolve() in {other.resolve() for other in sources[:number]}:
+    known: Set[Path] = set()
+    for source in sources:
+        if source.resolve() in known:
             raise DataError(f"{source}: is named twice, and its episodes would count twice; name each data set once")
+        known.add(source.resolve())
     sets = [LeRobotDataset(source) for source in sources]
     first = sets[0].description
     for data in sets[1:]:

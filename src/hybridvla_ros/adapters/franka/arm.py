@@ -153,8 +153,9 @@ class FrankaArm:
 
     def problem(self) -> str:
         """Says why the arm takes no commands, or an empty string. The filter refuses or stops with this sentence."""
-        if self.fought_over():
-            return self.fought_over()
+        fought = self.fought_over()
+        if fought:
+            return fought
         if time.monotonic() - self.heard > STATE_SILENT_S:
             return f"nothing on {self.arm.topics['robot_state']}: the robot's mode is unknown; check the driver"
         return self._reader.doubt(time.monotonic()) or self._question()
