@@ -101,6 +101,16 @@ def test_statistics_of_another_set_are_refused(tmp_path, capsys):
     assert "another data set's" in capsys.readouterr().err
 
 
+def test_a_file_of_several_sets_that_does_not_name_this_one_is_refused_and_not_guessed(tmp_path, capsys):
+    one, file = write(tmp_path / "one"), tmp_path / "statistics.json"
+    (entry,) = json.loads((one / layout.STATISTICS).read_text()).values()
+    file.write_text(json.dumps({"before": entry}))
+    assert main(["dataset", "stats", str(one), "--against", str(file)]) == 0
+    file.write_text(json.dumps({"before": entry, "after": entry}))
+    assert main(["dataset", "stats", str(one), "--against", str(file)]) == 1
+    assert "holds statistics of after, before, none named one" in capsys.readouterr().err
+
+
 def test_statistics_of_a_number_that_is_not_finite_are_refused_by_its_place_on_either_side(tmp_path, capsys):
     one, file, new = write(tmp_path / "one"), tmp_path / "statistics.json", tmp_path / "new.json"
     good = json.loads((one / layout.STATISTICS).read_text())

@@ -73,7 +73,12 @@ def check_against(folder: Path, file: Path) -> None:
     """Raises DataError, naming the channels, if the statistics in `file` are not this data set's."""
     given = layout.read_json(file, "the statistics")
     data = LeRobotDataset(folder)
-    key = data.description.name if data.description.name in given else next(iter(given), "")
+    key = data.description.name
+    if key not in given:
+        if len(given) > 1:
+            raise DataError(f"{file}: holds statistics of {', '.join(sorted(given))}, none named {key}; keep the entry to compare "
+                            "with, or give it this data set's name")
+        key = next(iter(given), "")
     entry = given.get(key)
     if not isinstance(entry, dict) or not {"action", "proprio"} <= set(entry):
         raise DataError(f"{file}: holds no 'action' and 'proprio' of a data set")
