@@ -16,7 +16,7 @@ if [ "${1:-}" = "--long" ]; then
 elif [ "$#" -gt 0 ]; then
   exec python -m pytest "$@"
 fi
-readonly NOTHING=5      # pytest's status if no test was selected, as in a file of the rigs without long tests
+readonly FAILED=1 NOTHING=5      # pytest's status if a test failed, and if none was selected
 # HYBRIDVLA_COVERAGE=1 adds to .coverage the lines of src that the tests' own processes run. Nodes are separate processes and are
 # not counted.
 COVER=()
@@ -28,12 +28,16 @@ if [ "${PART:-all}" != graphs ]; then
 fi
 
 # HYBRIDVLA_SECOND_TRY=1 is for a shared machine whose cores come and go: a test that fails in a real-time graph runs once more, by
-# itself and on a new master. Both results are printed; a test that fails twice fails.
+# itself and on a new master. Both results are printed; a test that fails twice fails. A pytest that dies has no second try: what
+# failed before it died is not known.
 graph() {
   local status=0
   python -m pytest "$@" -m "ros and $LENGTH" --durations=5 "${COVER[@]}" || status="$?"
-  [ "$status" = 0 ] || [ "$status" = "$NOTHING" ] && return
-  [ -n "${HYBRIDVLA_SECOND_TRY:-}" ] || { STATUS=1; return; }
+  [ "$status" != 0 ] || return 0
+  [ -z "${HYBRIDVLA_SECOND_TRY:-}" ] || [ "$status" != "$FAILED" ] || { again "$@"; return 0; }
+  STATUS="$status"
+}
+again() {
   printf '\n== second try of what failed above: %s\n' "$*"
   python -m pytest "$@" -m "ros and $LENGTH" --last-failed --last-failed-no-failures none "${COVER[@]}" || STATUS=1
 }
@@ -44,8 +48,10 @@ fi
 for folder in test/ros test/faults; do      # a process each: rospy supports one master per process
   graph "$folder" "${WHOLE[@]}"
 done
-# Each file of the rigs has its own masters and launch files.
+# Each file of the rigs has its own masters and launch files. Some have no long test, others nothing but long ones.
 for file in test/rigs/test_*.py; do
+  before="$STATUS"
   graph "$file"
+  [ "$STATUS" != "$NOTHING" ] || STATUS="$before"
 done
 exit "$STATUS"
