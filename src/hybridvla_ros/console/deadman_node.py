@@ -24,9 +24,12 @@ TOPICS = {"spacemouse": "/spacenav/joy", "gamepad": "/joy"}
 BUTTONS = {"spacemouse": 0, "gamepad": 4, "pedal": -1}     # left button; left shoulder button; any key of the pedal
 #: Paths of the devices' files, unless given. joy_node reads the first gamepad.
 DEVICES = {"spacemouse": "/dev/input/by-id/*3Dconnexion*", "gamepad": "/dev/input/js0"}
+#: How a launch chooses the device.
+ARGUMENT = "deadman_device:= (device:= of deadman.launch)"
 #: A held button must be pressed again after this long without any other sign of life of its device, s: a radio receiver stays
 #: plugged in while its gamepad is out of range.
 RENEW_S = 30.0
+RETRY_S = 0.5                    # pause before a pedal that cannot be opened or read is tried again
 #: struct input_event of the Linux kernel: seconds, microseconds, type, code, value.
 EVENT = struct.Struct("llHHi")
 SYNC_EVENT, KEY_EVENT = 0, 1
@@ -77,7 +80,7 @@ class JoyButton:
         now = self._clock()
         if not self._is_present(self._device):
             self.problem = (f"the device {self._device} is not there: plug it in and press the button again; if it has "
-                            "another file, name it with device:=")
+                            f"another file, name it with {ARGUMENT} or spacemouse_device:= of record.launch")
         elif self._pressed and self._renew_s and now - self._changed_at > self._renew_s:
             self.problem = (f"nothing of the device has changed for {self._renew_s:.0f} s, so it may be out of reach: release "
                             "the button and press it again")
@@ -129,7 +132,7 @@ def read_pedal(device: str, keys: PedalKeys) -> None:
             keys.lost()
             rospy.logwarn_throttle(5.0, "the pedal %s cannot be read (%s); is it plugged in, and are you in group input?",
                                    device, error.strerror)
-            time.sleep(0.5)
+            time.sleep(RETRY_S)
             continue
         try:
             while not rospy.is_shutdown():
@@ -143,6 +146,7 @@ def read_pedal(device: str, keys: PedalKeys) -> None:
         finally:
             keys.lost()
             os.close(handle)
+        time.sleep(RETRY_S)
 
 
 def main() -> None:
@@ -154,7 +158,7 @@ def main() -> None:
     device = str(rospy.get_param("~device", "")).strip()
     if source == "pedal":
         if not device:
-            raise HybridVLAError("parameter ~device is not set; name the pedal's file under /dev/input/by-id")
+            raise HybridVLAError(f"parameter ~device is not set; name the pedal's file under /dev/input/by-id with {ARGUMENT}")
         pedal = PedalKeys(button)
         start_worker("reading the pedal", read_pedal, device, pedal)
         publish(source, button, pedal)

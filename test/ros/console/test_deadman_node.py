@@ -1,10 +1,13 @@
 """The dead-man node: its switches alone; over ROS held, released and silent; and nonsense in its parameters."""
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import rospy
@@ -12,9 +15,11 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from hybridvla_core.paths import ROOT
-from hybridvla_ros.console.deadman_node import JoyButton, PedalKeys
+from hybridvla_ros.console import deadman_node
+from hybridvla_ros.console.deadman_node import JoyButton, PedalKeys, read_pedal
 
 NODE = ROOT / "nodes" / "deadman_node"
+RETRY_S = 0.05
 
 
 @pytest.fixture
@@ -123,7 +128,7 @@ def event(kind, code, value):
     return struct.pack("llHHi", 0, 0, kind, code, value)
 
 
-def test_a_pedal_is_held_while_its_key_is_down_and_released_when_unplugged():
+def test_a_pedal_is_held_while_its_key_is_down_and_until_it_is_lost():
     keys = PedalKeys(48)
     keys.feed(event(1, 30, 1) + event(4, 4, 458756))
     assert not keys.held
@@ -151,3 +156,65 @@ def test_a_pedal_of_whose_events_some_are_lost_is_released_until_it_is_pressed_a
     keys.lost()
     keys.feed(press)
     assert keys.held, "a device opened anew begins with a whole packet"
+
+
+class Pedal:
+    """The keys of a pedal, the thread that reads them from its device, and what that thread warns of."""
+
+    def __init__(self, monkeypatch, device):
+        self.device, self.keys, self.warnings, self.ended = device, PedalKeys(48), [], threading.Event()
+        monkeypatch.setattr(deadman_node, "RETRY_S", RETRY_S)
+        # Throttling needs a ROS clock.
+        monkeypatch.setattr(deadman_node, "rospy", SimpleNamespace(
+            is_shutdown=self.ended.is_set, logwarn=self.warn, logwarn_throttle=lambda _period, *said: self.warn(*said)))
+        self.thread = threading.Thread(target=read_pedal, args=(str(device), self.keys), daemon=True)
+        self.thread.start()
+
+    def warn(self, text, *values):
+        self.warnings.append(text % values)
+
+    def until(self, condition, what):
+        deadline = time.monotonic() + 15.0
+        while not condition():
+            assert time.monotonic() < deadline, f"{what} did not come; {self.warnings[-3:]}"
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def pedal(monkeypatch, tmp_path):
+    """Return a pedal that is not there yet, and of which the node reads."""
+    pedal = Pedal(monkeypatch, tmp_path / "pedal")
+    yield pedal
+    alive = pedal.thread.is_alive()
+    pedal.ended.set()
+    pedal.thread.join(15.0)
+    assert alive and not pedal.thread.is_alive()
+
+
+def test_a_pedal_unplugged_with_its_key_down_is_released_and_is_read_again_once_it_is_back(pedal):
+    os.mkfifo(pedal.device)
+    for _ in range(2):
+        plug = os.open(pedal.device, os.O_RDWR)      # as reader and writer, so that it need not wait for the node
+        os.write(plug, event(1, 48, 1) + event(0, 0, 0))
+        pedal.until(lambda: pedal.keys.held, "the press")
+        time.sleep(0.3)
+        assert pedal.keys.held, "silence is no release"
+        os.close(plug)
+        pedal.until(lambda: not pedal.keys.held, "the release")
+
+
+def test_keys_of_a_pedal_that_cannot_be_opened_are_up_and_the_warning_names_it(pedal):
+    pedal.keys.feed(event(1, 48, 1))
+    pedal.until(lambda: not pedal.keys.held, "the release")
+    pedal.until(lambda: pedal.warnings, "a warning")
+    assert f"{pedal.device} cannot be read" in pedal.warnings[0] and "plugged in" in pedal.warnings[0]
+
+
+def test_keys_of_a_pedal_that_cannot_be_read_are_up_and_it_is_not_tried_again_all_the_time(pedal):
+    pedal.device.mkdir()                 # can be opened; an error comes with each reading
+    pedal.until(lambda: [text for text in pedal.warnings if f"{pedal.device} is gone" in text], "a warning")
+    pedal.keys.feed(event(1, 48, 1))
+    pedal.until(lambda: not pedal.keys.held, "the release")
+    begin, count = time.monotonic(), len(pedal.warnings)
+    time.sleep(0.3)
+    assert len(pedal.warnings) - count <= 1 + (time.monotonic() - begin) / RETRY_S
