@@ -1,4 +1,5 @@
-"""The SpaceMouse node before a real filter: no arm moves by itself after activate or resume while the button is held."""
+"""The SpaceMouse node before a real filter: while the button is held, no arm moves by itself after activate or resume, and none
+is led by a device that is gone."""
 from __future__ import annotations
 
 import dataclasses
@@ -28,11 +29,13 @@ DEVICE_S = 0.03
 class Desk:
     """A SpaceMouse node without a graph, and a filter; only the node's own waits let time pass."""
 
-    def __init__(self, monkeypatch, **keys):
+    def __init__(self, monkeypatch, device, **keys):
         self.rig = Rig(**keys)
         self.rig.beating = False
         self.filter = self.rig.filter
-        self.ears, self.proposals = {}, []
+        self.ears, self.proposals, self.said = {}, [], None
+        self.device = device
+        device.touch()
         self.hand, self.held, self.drift_rad_s = (0.0, 0.0, 0.0), True, 0.0
         self.end = self.device_at = 0.0
         monkeypatch.setattr(rospy, "Publisher", lambda topic, *_, **__: SimpleNamespace(
@@ -44,7 +47,7 @@ class Desk:
         monkeypatch.setattr(spacemouse_node, "Diagnostics", lambda *_: None)
         monkeypatch.setattr(spacemouse_node, "InstructionSource", lambda *_: SimpleNamespace(sequence=1, text="move"))
         self.config = load_file(TeleopConfig, FILE)
-        self.node = SpaceMouseNode(self.config, self.rig.config, device=str(FILE))       # any existing file
+        self.node = SpaceMouseNode(self.config, self.rig.config, str(device))
         self.node.teleop.on_opening(1.0, commanded=True)
         self.run(0.3)
 
@@ -56,6 +59,7 @@ class Desk:
         elif topic == HEARTBEAT:
             self.filter.on_heartbeat(conversions.heartbeat_contract(message), now)
         elif topic == DEADMAN:
+            self.said = message.data
             self.filter.on_deadman(message.data, now)
 
     def sleep(self, seconds):
@@ -87,8 +91,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(monkeypatch):
-    desk = Desk(monkeypatch)
+def desk(monkeypatch, tmp_path):
+    desk = Desk(monkeypatch, tmp_path / "spacemouse")
     assert desk.filter.activate(True, desk.rig.now)[0]
     desk.run(1.0, hand=(0.0, 1.0, 0.0))
     desk.run(0.3)
@@ -117,8 +121,29 @@ def test_a_hand_that_moved_while_stopped_asks_for_nothing_after_resume(desk):
     assert desk.goes_by_itself() < 1e-4
 
 
-def test_after_a_dry_run_the_arm_stays_where_it_is(monkeypatch):
-    desk = Desk(monkeypatch, dry_run=True)
+def test_a_device_unplugged_in_mid_motion_with_its_button_held_leads_nothing_until_it_is_pressed_anew(desk):
+    back = (0.0, -1.0, 0.0)
+    desk.run(0.3, hand=back)
+    assert desk.said and desk.filter.state == State.ACTIVE
+    desk.device.unlink()                 # spacenav_node repeats the deflection and the held button for ever
+    desk.run(0.1, hand=back)
+    assert not desk.said
+    desk.run(0.9, hand=back)
+    assert not desk.said and desk.filter.state == State.HOLDING
+    stood = desk.rig.pose().position.copy()
+    desk.device.touch()
+    desk.run(0.5, hand=back)
+    assert not desk.said and desk.filter.state == State.HOLDING, "plugged in again is not pressed again"
+    assert np.linalg.norm(desk.rig.pose().position - stood) < 1e-4
+    desk.held = False
+    desk.run(0.1)
+    desk.held = True
+    desk.run(0.5, hand=back)
+    assert desk.said and desk.rig.pose().position[1] < stood[1] - 0.02, "the hand leads it again"
+
+
+def test_after_a_dry_run_the_arm_stays_where_it_is(monkeypatch, tmp_path):
+    desk = Desk(monkeypatch, tmp_path / "spacemouse", dry_run=True)
     assert desk.filter.activate(True, desk.rig.now)[0]
     desk.run(1.0, hand=(0.0, 1.0, 0.0))
     assert desk.rig.pose().position[1] > 0.05, "the dry run follows the hand"
