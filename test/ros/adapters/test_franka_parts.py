@@ -134,9 +134,10 @@ class Hand:
 
     def __init__(self):
         self.sent, self.over, self.stops, self.trouble = [], False, 0, ""
+        self.prompt = False        # whether its goals end at once
 
     def send(self, opening):
-        self.over = False          # first, because whoever sees the command may already report its end
+        self.over = self.prompt    # first, because whoever sees the command may already report its end
         self.sent.append(opening)
         return ""
 
@@ -151,9 +152,10 @@ class Hand:
 
 
 @pytest.fixture
-def worker():
+def worker(request):
+    """Return a worker and its hand. param: the deadline of a goal, s; short only where a test waits for its end."""
     hand = Hand()
-    worker = GripperWorker(hand, deadline_s=0.3, slip_m=0.008)
+    worker = GripperWorker(hand, getattr(request, "param", 30.0), slip_m=0.008)
     yield worker, hand
     worker.close()
 
@@ -178,6 +180,7 @@ def test_one_goal_at_a_time_and_only_the_latest_wish_follows(worker):
     until(lambda: worker.state == GripperState.DONE)
 
 
+@pytest.mark.parametrize("worker", [0.3], indirect=True)
 def test_a_goal_that_never_returns_fails_in_time_and_blocks_the_next_until_it_does(worker):
     worker, hand = worker
     worker.command(0.0)
@@ -186,12 +189,12 @@ def test_a_goal_that_never_returns_fails_in_time_and_blocks_the_next_until_it_do
     worker.command(1.0)
     time.sleep(0.5)
     assert hand.sent == [0.0] and worker.state == GripperState.FAILED and "did not finish" in worker.message
-    hand.over = True
+    hand.prompt = hand.over = True
     until(lambda: hand.sent == [0.0, 1.0])
-    hand.over = True
     until(lambda: worker.state == GripperState.DONE)
 
 
+@pytest.mark.parametrize("worker", [0.3], indirect=True)
 def test_a_command_while_a_goal_runs_out_of_time_does_not_hide_that_it_has(worker):
     worker, hand = worker
     worker.command(0.0)
