@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 from packaging.requirements import Requirement
@@ -13,6 +15,8 @@ tomllib = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tom
 WANTED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 LOCKS = {"debian12": ("base", "torch", "vision", "sim", "train", "test"),
          "noetic": ("core", "policy", "torch", "vision", "sim", "cameras", "train", "test")}
+#: Options in scripts/test.sh that pytest does not know by itself, and whose they are.
+PLUGINS = {"-n auto": "pytest-xdist", "--dist": "pytest-xdist", "--cov": "pytest-cov"}
 
 
 def name_of(text):
@@ -37,6 +41,42 @@ def test_what_is_wanted_is_pinned_within_its_bounds(folder, group):
         versions = pinned.get(name_of(wanted.name))
         assert versions, f"{wanted} is in no lock of requirements/{folder}"
         assert all(wanted.specifier.contains(version) for version in versions), f"{wanted}: {versions}"
+
+
+@pytest.mark.parametrize("folder", sorted(LOCKS))
+def test_what_the_test_run_tells_pytest_is_understood_with_the_locked_plugins(folder):
+    script, pinned = (ROOT / "scripts/test.sh").read_text(encoding="utf-8"), pins(folder, LOCKS[folder])
+    plugins = {PLUGINS[option] for option in PLUGINS if re.search(rf"(?<=[ (]){option}\b", script)}
+    assert plugins == set(PLUGINS.values())
+    for name in plugins:
+        wanted = [Requirement(line) for line in metadata.requires(name)]
+        needed = {name} | {each.name for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})}
+        assert {name_of(each) for each in needed} <= set(pinned)
+
+
+def imports(path):
+    return set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="needs the development computer's packages")
+def test_every_test_can_be_collected_with_what_is_installed_on_noetic():
+    """What only the development computer has must be asked for with `importorskip`."""
+    installed = pins("noetic", [lock for lock in LOCKS["noetic"] if lock not in ("cameras", "train")])    # those are by hand
+    development = set(pins("debian12", ("test", "browser", "lint"))) - set(installed)
+    absent = {module for module, names in metadata.packages_distributions().items()
+              if {name_of(name) for name in names} <= development}
+    assert {"pyrealsense2", "toppra"} <= absent
+    users, before = set(absent), set()
+    while users != before:
+        before = set(users)
+        users |= {path.stem for path in (ROOT / "test/support").glob("*.py") if imports(path) & users}
+    files = [str(path) for path in sorted((ROOT / "test").rglob("test_*.py")) if imports(path) & users]
+    code = "import sys, pytest; sys.modules.update(dict.fromkeys({!r})); sys.exit(pytest.main({!r}))".format(
+        sorted(absent), ["--collect-only", "-qq", "-p", "no:cacheprovider", *files])
+    done = subprocess.run([sys.executable, "-c", code], cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          encoding="utf-8", timeout=600, check=False)
+    assert done.returncode in (0, 5), done.stdout[-3000:]       # 5: each of them is skipped
 
 
 @pytest.mark.parametrize("folder", sorted(LOCKS))

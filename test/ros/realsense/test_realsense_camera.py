@@ -5,8 +5,10 @@ import gc
 import sys
 import time
 
-import pyrealsense2 as rs
 import pytest
+
+pytest.importorskip("pyrealsense2")
+import pyrealsense2 as rs
 from realsense_bench import SoftCamera, Streaming
 
 from hybridvla_core.configuration import from_mapping

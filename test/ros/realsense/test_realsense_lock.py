@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import time
 
-import pyrealsense2 as rs
 import pytest
+
+pytest.importorskip("pyrealsense2")
+import pyrealsense2 as rs
 from realsense_bench import SoftCamera
 
 from hybridvla_ros.realsense.camera import CameraState, RealsenseCamera

@@ -7,10 +7,12 @@ import time
 from collections import deque
 
 import numpy as np
-import pyrealsense2 as rs
 import pytest
 import rospy
 import yaml
+
+pytest.importorskip("pyrealsense2")
+import pyrealsense2 as rs
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from realsense_bench import SoftCamera, Streaming
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
