@@ -26,6 +26,31 @@ wanted_of() {
   done
 }
 
+# Prints the addresses of the package sources that an output of apt-get reports for one of the wanted keys.
+sources_of() {
+  grep -F -f <(printf '%s\n' "${WANTED[@]#????????????????????????}") <<<"$1" | grep -oE '[a-z+]+://[^ ]+' | sort -u || true
+}
+
+# Prints the keyrings that an address's entries name, lines of a .list or paragraphs of a .sources file: no other source's.
+rings_of() {
+  {
+    find "$SOURCES" -name '*.list' -exec grep -hF -- "$1" {} + || true
+    find "$SOURCES" -name '*.sources' -exec awk -v RS= -v address="$1" 'index($0, address)' {} + || true
+  } | grep -v '^ *#' | grep -oE '[Ss]igned-[Bb]y[=:] */[^] ]+' | sed -E 's/^[^=:]+[=:] *//' | tr ',' '\n' || true
+}
+
+# Adds the fetched keys to a keyring. gpg merges them with what is in it: appended, an extended key would stand behind the
+# expired one.
+merge_into() {
+  local ring="$1" home armour=()
+  home="$(mktemp -d -p "$HOME_OF_KEYS")"
+  [[ "$ring" != *.asc ]] || armour=(--armor)
+  [ ! -s "$ring" ] || gpg --batch --quiet --homedir "$home" --import "$ring" || refuse "the keyring $ring cannot be read"
+  gpg --batch --homedir "$HOME_OF_KEYS" --export "${WANTED[@]}" | gpg --batch --quiet --homedir "$home" --import
+  gpg --batch --homedir "$home" "${armour[@]}" --export >"$home/merged"
+  cat "$home/merged" >"$ring"
+}
+
 # apt-get exits with 0 when it continues with an old list, so its output is checked as well.
 update() { apt-get -o APT::Update::Error-Mode=any update 2>&1; }
 
@@ -40,10 +65,10 @@ trap 'rm -rf "$HOME_OF_KEYS"' EXIT
 echo "apt_update: the key ${WANTED[*]} of this image has run out; fetching the prolonged one"
 gpg --batch --quiet --homedir "$HOME_OF_KEYS" --keyserver "$KEYSERVER" --recv-keys "${WANTED[@]}" ||
   refuse "the key ${WANTED[*]} cannot be fetched from $KEYSERVER; put it in by hand (docs/containers.md)"
-# Put the keys into the keyrings that the sources name, else where apt looks for every source.
-mapfile -t RINGS < <(grep -rhoE '[Ss]igned-[Bb]y[=:] */[^] ]+' "$SOURCES" 2>/dev/null | sed -E 's/^[^=:]+[=:] *//' | sort -u)
+# Put the keys into the keyrings that these sources name, else where apt looks for every source.
+mapfile -t RINGS < <(sources_of "$said" | while read -r address; do rings_of "$address"; done | sort -u)
 [ "${#RINGS[@]}" -gt 0 ] || RINGS=("$TRUSTED")
 for ring in "${RINGS[@]}"; do
-  gpg --batch --homedir "$HOME_OF_KEYS" --export "${WANTED[@]}" >"$ring"
+  merge_into "$ring"
 done
 said="$(update)" || refuse "apt-get update fails with the prolonged key, too: $said"

@@ -142,12 +142,21 @@ def test_health_is_a_node_that_answers(monkeypatch, capsys):
 
 @pytest.fixture
 def base_image(tmp_path):
-    """Make a Noetic image with fake apt-get and gpg: apt-get prints the contents of `said` until a key is in the keyring."""
-    ring = tmp_path / "ring.gpg"
+    """Make a Noetic image with fake apt-get and gpg: apt-get prints the contents of `said` until a key is in the keyring.
+
+    Its keyring also holds another key of ROS's; a second source has its own keyring. The fake gpg keeps its keys in `kept`.
+    """
+    ring, foreign = tmp_path / "ring.gpg", tmp_path / "foreign.gpg"
+    ring.write_text("OTHER\n")
+    foreign.write_text("FOREIGN\n")
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources/ros1.list").write_text(f"deb [ signed-by={ring} ] http://packages.ros.org/ros/ubuntu focal main\n")
+    (tmp_path / "sources/lab.list").write_text(f"deb [arch=amd64 signed-by={foreign}] https://lab.example/ubuntu focal main\n")
     tools = {"apt-get": f"cd {tmp_path}; echo called >>updates; grep -qs KEY {ring} && exit 0; cat said; test ! -s said",
-             "gpg": f'cd {tmp_path}; echo "$*" >>keys; case "$*" in *--export*) echo KEY;; *) test ! -e offline;; esac'}
+             "gpg": f'cd {tmp_path}; asked="$*"; echo "$asked" >>keys\n'
+                    'while [ $# -gt 1 ]; do test $1 = --homedir && home=$2; shift; done\n'
+                    'case "$asked" in *--recv-keys*) test ! -e offline && echo KEY >>$home/kept;; *--export*) cat $home/kept;;\n'
+                    '*--import) cat >>$home/kept;; *--import*) cat "$1" >>$home/kept;; esac'}
     for name, body in tools.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
@@ -155,8 +164,9 @@ def base_image(tmp_path):
     def update(said):
         (tmp_path / "said").write_text(said)
         return subprocess.run([str(DOCKER / "apt_update.sh")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
-                              env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SOURCES": str(tmp_path / "sources")})
-    update.folder, update.ring = tmp_path, ring
+                              env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SOURCES": str(tmp_path / "sources"),
+                                   "TRUSTED": str(ring)})
+    update.folder, update.ring, update.foreign = tmp_path, ring, foreign
     return update
 
 
@@ -173,14 +183,30 @@ def test_a_key_that_has_run_out_is_fetched_by_its_whole_fingerprint(base_image, 
     done = base_image(EXPIRED.format("packages.ros.org/ros/ubuntu", fingerprint[24:]))
     assert done.returncode == 0, done.stderr
     assert f"--recv-keys {fingerprint}\n" in (base_image.folder / "keys").read_text()
-    assert base_image.ring.read_text() == "KEY\n" and (base_image.folder / "updates").read_text().count("called") == 2
+    assert "KEY\n" in base_image.ring.read_text() and (base_image.folder / "updates").read_text().count("called") == 2
+
+
+@pytest.mark.parametrize("entry", ["list", "sources", "no keyring"])
+def test_the_key_joins_those_in_the_keyring_of_its_source_and_no_other_keyring_changes(base_image, entry):
+    stanza = "Types: deb\nURIs: {}\nSuites: focal\nComponents: main\nSigned-By: {}\n"
+    if entry == "sources":
+        for path in (base_image.folder / "sources").iterdir():
+            path.unlink()
+        (base_image.folder / "sources/all.sources").write_text(
+            stanza.format("https://lab.example/ubuntu", base_image.foreign) + "\n"
+            + stanza.format("http://packages.ros.org/ros/ubuntu/", base_image.ring))
+    elif entry == "no keyring":
+        (base_image.folder / "sources/ros1.list").write_text("deb http://packages.ros.org/ros/ubuntu focal main\n")
+    done = base_image(EXPIRED.format("packages.ros.org/ros/ubuntu", "F42ED6FBAB17C654"))
+    assert done.returncode == 0, done.stderr
+    assert base_image.ring.read_text() == "OTHER\nKEY\n" and base_image.foreign.read_text() == "FOREIGN\n"
 
 
 def test_another_fault_and_a_key_out_of_reach_end_the_build_with_a_sentence(base_image):
     for said in ("E: Could not resolve archive.ubuntu.com\n", EXPIRED.format("evil.example", "0123456789ABCDEF")):
         done = base_image(said)
         assert done.returncode == 1 and "not for one of ROS's two keys" in done.stderr
-    assert not base_image.ring.exists()
+    assert base_image.ring.read_text() == "OTHER\n"
     (base_image.folder / "offline").write_text("")
     done = base_image(EXPIRED.format("packages.ros.org", "F42ED6FBAB17C654"))
-    assert done.returncode == 1 and "docs/containers.md" in done.stderr and not base_image.ring.exists()
+    assert done.returncode == 1 and "docs/containers.md" in done.stderr and base_image.ring.read_text() == "OTHER\n"
