@@ -20,9 +20,14 @@ import os, sys
 assert os.path.samefile(sys.prefix, sys.argv[1]) and '%d.%d' % sys.version_info[:2] == sys.argv[2]" \
     "$VENV" "$PYTHON_VERSION" 2>/dev/null; then
     VENV_STATE="the one there is broken, or was moved here"
-  elif [ "$WITH_ROS" -eq 1 ] && ! grep -qs '^include-system-site-packages = true$' "$VENV/pyvenv.cfg"; then
+  elif grep -qs '^include-system-site-packages = true$' "$VENV/pyvenv.cfg"; then
+    VENV_STATE=good
+  elif [ "$WITH_ROS" -eq 1 ]; then
     # ROS's modules are among the system's.
     VENV_STATE="the one there was made without the system's packages"
+  elif ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+    # python3 -m venv installs pip, and only then writes that it includes the system's packages.
+    VENV_STATE="the one there is unfinished: it has no pip"
   else
     VENV_STATE=good
   fi

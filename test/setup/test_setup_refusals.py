@@ -91,12 +91,16 @@ def test_noetic_on_another_python_is_refused(clone):
     assert f"Python {version}" in done.stderr and "3.8 on Noetic" in done.stderr
 
 
-@pytest.mark.parametrize("options, arguments, made_anew", [
-    ([], [], True), (["--system-site-packages"], [], False), ([], ["--without-ros"], False)])
-def test_an_environment_without_the_systems_packages_is_made_anew_where_ros_is_wanted(clone, options, arguments, made_anew):
-    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", *options, str(clone / "clone/.venv")], check=True)
+@pytest.mark.parametrize("options, with_pip, arguments, why", [
+    ([], True, [], "made without the system's packages"), (["--system-site-packages"], False, [], ""),
+    ([], True, ["--without-ros"], ""), ([], False, ["--without-ros"], "is unfinished")])
+def test_an_environment_that_lacks_the_systems_packages_or_was_interrupted_is_made_anew(clone, options, with_pip, arguments, why):
+    venv = clone / "clone/.venv"
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", *options, str(venv)], check=True)
+    if with_pip:        # the real one takes seconds to install
+        (next(venv.glob("lib/python3*/site-packages")) / "pip.py").write_text("print('pip 25.0.1')\n")
     said = run_setup(clone, arguments=arguments).stdout
-    assert ("made without the system's packages" in said) == made_anew and ("will make .venv" in said) == made_anew
+    assert ("will make .venv" in said) == bool(why) and why in said
 
 
 def test_a_clone_that_is_reached_through_a_link_is_called_by_its_own_path(clone):
