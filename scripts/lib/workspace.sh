@@ -38,9 +38,13 @@ standins() (
   done
 )
 
+# Python modules go to lib/python3/dist-packages, as in Noetic and in every catkin workspace on Ubuntu and Debian. The generated
+# setup.bash looks for modules in that one folder of each workspace below, so another would hide ROS's modules and the drivers'.
+readonly LAYOUT=-DSETUPTOOLS_DEB_LAYOUT=ON
+
 configure_and_build() {
-  cmake -S "$1" -B "$2" "-DPYTHON_EXECUTABLE=$VENV/bin/python3" "-DCATKIN_DEVEL_PREFIX=$ROOT/devel" \
-    -DSETUPTOOLS_DEB_LAYOUT=OFF && cmake --build "$2" -j2
+  cmake -S "$1" -B "$2" "-DPYTHON_EXECUTABLE=$VENV/bin/python3" "-DCATKIN_DEVEL_PREFIX=$ROOT/devel" "$LAYOUT" &&
+    cmake --build "$2" -j2
 }
 
 build_workspace() {
@@ -48,14 +52,15 @@ build_workspace() {
   for path in CMakeLists.txt cmake package.xml setup.py msg srv cfg nodes test/standin_msgs; do
     [ ! -e "$ROOT/$path" ] || inputs+=("$ROOT/$path")
   done
-  wanted="$(hash_of "${inputs[@]}") $(standins | tr '\n' ' ')${DRIVER_WORKSPACE:-}"
+  wanted="$(hash_of "${inputs[@]}") $PLATFORM $LAYOUT $(standins | tr '\n' ' ')${DRIVER_WORKSPACE:-}"
   built="$(cat "$ROOT/build/.stamp" 2>/dev/null || true)"
   if [ -f "$ROOT/devel/setup.bash" ] && [ "$built" = "$wanted" ]; then
     return 0
   fi
   say "building the devel space"
-  # A stand-in that is no longer needed would hide the driver's messages.
-  if [ -n "$built" ] && [ "${built#* }" != "${wanted#* }" ]; then
+  # A stand-in that is no longer needed would hide the driver's messages. Without a stamp, the last build failed or was
+  # interrupted, and nobody knows what it left.
+  if [ "${built#* }" != "${wanted#* }" ]; then
     rm -rf "$ROOT/build" "$ROOT/devel"
   fi
   if [ -f "$ROOT/build/CMakeCache.txt" ] &&
@@ -63,6 +68,7 @@ build_workspace() {
     rm -rf "$ROOT/build" "$ROOT/devel"
   fi
   mkdir -p "$ROOT/build"
+  rm -f "$ROOT/build/.stamp"
   if ! (
     source_underlay
     export PATH="$VENV/bin:$PATH"

@@ -1,4 +1,4 @@
-"""DRIVER_WORKSPACE: a lab's own workspace with the drivers, built from source, underlying this clone."""
+"""The devel space and what it is built upon: Noetic, and DRIVER_WORKSPACE, a lab's own workspace with the drivers."""
 from __future__ import annotations
 
 import json
@@ -19,6 +19,20 @@ source "$ROOT/scripts/lib/workspace.sh"
 find_driver_workspace
 standins
 """
+#: build_workspace, or another command, of a clone that is not this one.
+BUILD = """
+ROOT="$1" VENV="$2/.venv" PLATFORM="$3" NOETIC="$1/noetic"
+source "$2/scripts/lib/common.sh"
+source "$2/scripts/lib/workspace.sh"
+set -euo pipefail
+"""
+CMAKE = """#!/bin/sh
+cd "%(root)s" && echo "$*" >>calls
+mkdir -p devel && touch devel/setup.bash "devel/from-$(cat CMakeLists.txt)"
+test "$(cat CMakeLists.txt)" != broken
+"""
+PACKAGE = """<package format="2"><name>tiny</name><version>1.0.0</version><description>-</description><license>-</license>
+<maintainer email="a@b.invalid">-</maintainer><buildtool_depend>catkin</buildtool_depend></package>"""
 
 
 @pytest.fixture
@@ -73,6 +87,66 @@ def test_a_workspace_that_is_none_is_named(tmp_path, command):
     done = run(command, DRIVER_WORKSPACE=str(tmp_path))
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert f"DRIVER_WORKSPACE is {tmp_path}, which has no setup.bash" in done.stderr
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """Make a clone with a devel space to build by a fake cmake, which fails while CMakeLists.txt says `broken`."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "noetic").mkdir()
+    (tmp_path / "noetic/setup.bash").touch()
+    (tmp_path / "bin/cmake").write_text(CMAKE % {"root": tmp_path})
+    (tmp_path / "bin/cmake").chmod(0o755)
+
+    def build(contents="good", platform="debian12"):
+        """Return the exit status and what cmake was asked."""
+        (tmp_path / "CMakeLists.txt").write_text(contents)
+        (tmp_path / "calls").write_text("")
+        done = run(["bash", "-c", BUILD + "build_workspace", "bash", str(tmp_path), str(ROOT), platform],
+                   PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+        return done.returncode, (tmp_path / "calls").read_text().splitlines()
+    build.devel = tmp_path / "devel"
+    return build
+
+
+def test_after_a_failed_build_everything_is_built_again(clone):
+    assert clone()[0] == 0 and clone() == (0, [])
+    assert clone("broken")[0] == 1
+    assert (clone.devel / "from-broken").exists()
+    status, calls = clone()
+    assert status == 0 and len(calls) == 2 and not (clone.devel / "from-broken").exists()
+
+
+@pytest.mark.parametrize("platform", ["debian12", "noetic"])
+def test_modules_go_where_ros_and_the_drivers_have_theirs_and_a_stamp_is_of_its_platform(clone, platform):
+    status, calls = clone(platform=platform)
+    assert status == 0 and "-DSETUPTOOLS_DEB_LAYOUT=ON" in calls[0].split() and calls[1].startswith("--build")
+    assert clone(platform=platform) == (0, [])
+    assert len(clone(platform="another")[1]) == 2
+
+
+@pytest.mark.long
+def test_the_devel_space_provides_the_modules_of_what_it_is_built_upon(tmp_path):
+    """With nothing else sourced. The folder below is like Noetic and like any workspace on Ubuntu and Debian."""
+    underlay, package = tmp_path / "underlay", tmp_path / "src/tiny"
+    (underlay / "lib/python3/dist-packages").mkdir(parents=True)
+    (underlay / ".catkin").touch()
+    (underlay / "lib/python3/dist-packages/from_below.py").touch()
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (tmp_path / "package.xml").write_text(PACKAGE)
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.0.2)\nproject(tiny)\n"
+        "find_package(catkin REQUIRED)\ncatkin_python_setup()\ncatkin_package()\n")
+    (tmp_path / "setup.py").write_text("from setuptools import setup\n"
+                                       "setup(name='tiny', version='1.0.0', packages=['tiny'], package_dir={'': 'src'})\n")
+    command = 'CMAKE_PREFIX_PATH="$1/underlay" configure_and_build "$1" "$1/build"'
+    done = run(["bash", "-c", BUILD + command, "bash", str(tmp_path), str(ROOT), "debian12"])
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = f'. {tmp_path}/devel/setup.bash && exec {sys.executable} -c "import tiny, from_below"'
+    done = subprocess.run(["bash", "-c", found], env={"PATH": "/usr/bin:/bin"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("places, workspace_set, status, words", [
