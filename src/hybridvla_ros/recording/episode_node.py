@@ -20,7 +20,7 @@ from hybridvla_ros.messages.conversions import duration, stamp
 from hybridvla_ros.messages.services import EPISODE_S
 from hybridvla_ros.recording.config import RecordingConfig
 from hybridvla_ros.recording.episodes import DISCARD, EVENTS, LABELS, EpisodeError, EpisodeEvent, EpisodeLog
-from hybridvla_ros.runtime.node_support import Diagnostics, node_ending, package_path, require_parameter
+from hybridvla_ros.runtime.node_support import Diagnostics, node_ending, own_path, package_path, require_parameter
 
 AnswerT = TypeVar("AnswerT")
 #: Here a recorder that follows the episodes says, as JSON, whether it records one: id, and problem, which is empty when it does.
@@ -170,7 +170,7 @@ class EpisodeNode:
 def main() -> None:
     given = str(rospy.get_param("~file", "")).strip()
     if given:
-        path = Path(given).expanduser()
+        path = own_path("labels", given)
     else:
         config = load_file(RecordingConfig, package_path(require_parameter("config")))
         path = package_path(config.folder) / LABEL_FILE

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -31,6 +32,8 @@ from hybridvla_ros.runtime.workers import Rate, described
 #: While no time runs, an event older than this is the latched event of an episode that began before this node, s.
 FRESH_S = 2.0
 WATCH_S = 0.5
+#: What may be an episode's id, which becomes the name of its files: neither a path nor a suffix.
+EPISODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 TELEOPERATIONS = ("spacemouse", "keyboard", "puppet", "none")
 
 
@@ -159,6 +162,8 @@ class RecorderNode:
                 self._trouble = f"episode {message.number} is not recorded: {problem}"
             self._started.publish(String(json.dumps({"id": message.id, "problem": "" if done else problem})))
             return
+        if not EPISODE_ID.fullmatch(message.id):
+            return              # its start was refused, and no file of another name is read here
         label = {EpisodeEvent.SUCCESS: "success", EpisodeEvent.FAILURE: "failure"}.get(message.event)
         with self._lock:
             running = self._recording is not None and self._recording.name == message.id
@@ -188,6 +193,9 @@ class RecorderNode:
 
     def _follow(self, episode: str, old: bool) -> str:
         """Begins the recording of an episode."""
+        if not EPISODE_ID.fullmatch(episode):
+            raise RecordingError(f"its id is {episode[:80]!r} and becomes the name of the bag; use letters, digits, _ and -, and "
+                                 "begin with a letter or digit")
         if old:
             raise RecordingError("it began before this recorder, by the time of its event; discard it and start again, and "
                                  "synchronise the clocks if it did not")

@@ -28,7 +28,7 @@ from hybridvla_core.robots.graph_names import ACTIVATE, HEARTBEAT, INSTRUCTION, 
 from hybridvla_ros.messages.images import from_rgb, to_rgb
 from hybridvla_ros.replay import bags, reading
 from hybridvla_ros.replay.topics import TopicMap, Topics, beyond_joints, resolve
-from hybridvla_ros.runtime.node_support import node_ending, number_parameter, package_path, require_parameter
+from hybridvla_ros.runtime.node_support import node_ending, number_parameter, own_path, package_path, require_parameter
 
 RECORDED = (PROPOSAL, HEARTBEAT, INSTRUCTION, STATUS, "/diagnostics")
 STEP_S = 0.05
@@ -92,9 +92,9 @@ class Player:
         self._robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
         given = str(rospy.get_param("~topics", "")).strip()
         topic_map = load_file(TopicMap, package_path(given)) if given else TopicMap()
-        self._bags = [Path(part).expanduser() for part in require_parameter("bag").split()]
+        self._bags = [own_path("bag", part) for part in require_parameter("bag").split()]
         out = str(rospy.get_param("~out", "")).strip()
-        self._out = Path(out).expanduser() if out else self._bags[0].with_name(self._bags[0].stem + "_replayed.bag")
+        self._out = own_path("out", out) if out else self._bags[0].with_name(self._bags[0].stem + "_replayed.bag")
         if not self._out.name.endswith(".bag"):
             self._out = self._out.with_name(self._out.name + ".bag")        # as rosbag record does
         if self._out.resolve() in [path.resolve() for path in self._bags]:

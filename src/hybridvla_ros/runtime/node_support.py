@@ -24,6 +24,25 @@ def package_path(path: str) -> Path:
     return given if given.is_absolute() else ROOT / given
 
 
+def own_path(name: str, given: str) -> Path:
+    """Returns the path of a user's own file from a launch argument.
+
+    Args:
+        name: Name of the argument.
+        given: What was given: absolute, or with ~.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        HybridVLAError: The path is relative. A node does not know the folder of the terminal that it was launched from.
+    """
+    path = Path(given).expanduser()
+    if not path.is_absolute():
+        raise HybridVLAError(f"{name} is {given!r}, which roslaunch would look for in ~/.ros; write $PWD/{path} or ~/{path}")
+    return path
+
+
 def require_parameter(name: str) -> str:
     """Returns a private string parameter that must be set."""
     value = str(rospy.get_param("~" + name, "")).strip()

@@ -108,6 +108,17 @@ def test_labels_lie_beside_the_bags_unless_another_place_is_named(graph, tmp_pat
     assert '<arg name="labels" default=""' in text and text.count('<param name="config" value="$(arg config)"/>') == 2
 
 
+@pytest.mark.parametrize("labels", ["mine.jsonl", "lab/mine.jsonl"])
+def test_a_relative_file_of_labels_is_refused_and_not_written_somewhere_else(graph, tmp_path, monkeypatch, labels):
+    given = {"~file": labels}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rospy, "get_param", lambda name, default="": given.get(name, default))
+    monkeypatch.setattr(rospy, "spin", lambda: None)
+    with pytest.raises(HybridVLAError, match=rf"labels is '{labels}'.* write \$PWD/{labels} or ~/{labels}"):
+        episode_node.main()
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
 def test_instructions_are_not_taken_away_from_a_policy_that_runs(graph, monkeypatch):
     import socket
 
@@ -124,8 +135,8 @@ def test_instructions_are_not_taken_away_from_a_policy_that_runs(graph, monkeypa
     assert json.dumps(list(graph.services)) == '["/hybridvla/policy/set_instruction"]'
 
 
-def event(kind, number, seconds):
-    message = EpisodeEvent(number=number, id=f"episode-{number}", event=kind)
+def event(kind, number, seconds, name=None):
+    message = EpisodeEvent(number=number, id=f"episode-{number}" if name is None else name, event=kind)
     message.header.stamp = rospy.Time.from_sec(seconds)
     return message
 
@@ -166,6 +177,27 @@ def test_an_episode_that_began_before_the_recorder_is_not_recorded_and_the_answe
 def test_an_event_that_comes_twice_counts_once(heard):
     assert heard(1001.0, EpisodeEvent.START, 1, 1001.0) == {"episode-1": ""}
     assert heard(1002.0, EpisodeEvent.START, 1, 1001.0) == {"episode-1": ""}, "it is being recorded, and not refused"
+
+
+@pytest.mark.parametrize("name", ["", ".", "../outside", "{folder}/outside", "-rf", "one.broken", "a b", "one\n"])
+def test_an_id_that_is_no_plain_name_becomes_no_file_and_the_answer_says_why(heard, tmp_path, monkeypatch, name):
+    name = name.format(folder=tmp_path.parent)
+    assert "letters, digits, _ and -" in heard(1001.0, EpisodeEvent.START, 1, 1001.0, name)[name]
+    assert not list(tmp_path.iterdir()) and not list(tmp_path.parent.glob("*.active"))
+    assert heard(1002.0, EpisodeEvent.START, 2, 1002.0)["episode-2"] == "", "the next episode is recorded"
+
+
+def test_a_file_beside_the_recordings_is_not_read_for_an_id_that_leads_there(graph, tmp_path, monkeypatch):
+    folder, said = tmp_path / "bags", []
+    folder.mkdir()
+    (tmp_path / "private.json").write_text('{"bag": "secret"}')
+    node = follower(folder)
+    monkeypatch.setattr(node._finished, "publish", said.append)
+    for kind in (EpisodeEvent.START, EpisodeEvent.SUCCESS):
+        node._on_event(raw_event(kind, 1, 1000.0, "../private"))
+    assert not said
+    node._on_event(raw_event(EpisodeEvent.SUCCESS, 2, 1000.0))
+    assert json.loads(said[0].data)["bag"] == "episode-2.broken.bag", "a plain name is answered"
 
 
 def test_without_time_the_latched_event_of_before_is_told_by_its_age(graph, tmp_path, monkeypatch):

@@ -72,6 +72,14 @@ def test_the_bag_to_be_played_is_not_overwritten_under_its_name_without_bag(play
         player(bag.with_suffix(""))
 
 
+def test_a_relative_path_is_refused_because_a_node_does_not_start_in_the_callers_folder(player, bag, tmp_path, monkeypatch):
+    monkeypatch.chdir(bag.parent)
+    with pytest.raises(HybridVLAError, match=r"out is 'live\.bag'.* write \$PWD/live\.bag or ~/live\.bag"):
+        player("live.bag")
+    with pytest.raises(HybridVLAError, match=r"bag is 'demo\.bag'.* write \$PWD/demo\.bag or ~/demo\.bag"):
+        player(tmp_path / "live.bag", bag=f"{bag} demo.bag")
+
+
 def test_a_player_that_breaks_off_is_named_with_what_is_missing(player, tmp_path):
     with pytest.raises(HybridVLAError, match=r"rosbag play ended 1\.\d s before the end of what it plays"):
         player(tmp_path / "live.bag", until=LENGTH - 1.5).run()
