@@ -21,6 +21,9 @@ class Faults:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # Held while a change is made and told, so that a listener never hears of an older state last. Reentrant: a listener may
+        # report a fault itself.
+        self._telling = threading.RLock()
         self._found: Dict[str, str] = {}
         self._listeners: List[Listener] = []
 
@@ -35,19 +38,19 @@ class Faults:
 
     def listen(self, listener: Listener) -> None:
         """Has `listener` called with `problem`, at once if there is one, and whenever it changes."""
-        with self._lock:
+        with self._telling:
             self._listeners.append(listener)
-        if self.problem:
-            listener(self.problem)
+            if self.problem:
+                listener(self.problem)
 
     def _change(self, change: Callable[[], object]) -> None:
-        before = self.problem
-        with self._lock:
-            change()
-            listeners = list(self._listeners)
-        if self.problem != before:
-            for listener in listeners:
-                listener(self.problem)
+        with self._telling:
+            before = self.problem
+            with self._lock:
+                change()
+            if self.problem != before:
+                for listener in list(self._listeners):
+                    listener(self.problem)
 
     @property
     def problem(self) -> str:

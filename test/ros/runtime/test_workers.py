@@ -85,6 +85,50 @@ def test_listeners_hear_of_a_fault_at_once_and_of_its_end(faults):
     assert heard == ["a fails", "a fails; b fails", "b fails", ""]
 
 
+def test_a_listener_never_hears_of_an_older_state_last(faults):
+    """One thread's listener is held up with "no fault" in hand, and meanwhile another thread adds a fault."""
+    known, adding = [], threading.Thread(target=faults.add, args=("b", "b fails"), daemon=True)
+
+    def listener(text):
+        if not text:
+            adding.start()
+            adding.join(0.5)         # a fault that were told meanwhile would be told by then
+        known.append(text)
+    faults.add("a", "a fails")
+    faults.listen(listener)
+    faults.clear("a")
+    adding.join(20)
+    assert known == ["a fails", "", "b fails"]
+
+
+def test_a_listener_that_is_told_of_a_fault_as_it_begins_hears_of_its_end_afterwards(faults):
+    known, clearing = [], threading.Thread(target=faults.clear, args=("a",), daemon=True)
+
+    def listener(text):
+        if text:
+            clearing.start()
+            clearing.join(0.5)
+        known.append(text)
+    faults.add("a", "a fails")
+    faults.listen(listener)
+    clearing.join(20)
+    assert known == ["a fails", ""]
+
+
+def test_a_listener_may_report_a_fault_itself(faults):
+    heard = []
+
+    def listener(text):
+        heard.append(text)
+        if "a fails" in text:
+            faults.add("listener", "the listener fails")
+    faults.listen(listener)
+    worker = threading.Thread(target=faults.add, args=("a", "a fails"), daemon=True)
+    worker.start()
+    worker.join(20)
+    assert not worker.is_alive() and heard[-1] == "a fails; the listener fails"
+
+
 @pytest.fixture
 def entries(monkeypatch):
     """Return what a node's diagnostics publish, without a master."""
