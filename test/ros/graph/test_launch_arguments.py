@@ -2,18 +2,24 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import time
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 import rospy
 import yaml
 
 from hybridvla_core.configuration import load_file
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_ros.console.deadman_node import JoyButton
+from hybridvla_ros.console.operator.node import PageServer
 from hybridvla_ros.runtime import node_support
 from hybridvla_ros.runtime.private_graph import free_port
 
@@ -150,6 +156,41 @@ def test_device_and_button_of_the_deadman_reach_its_node(launch):
     assert given["/joy/dev"] == "/dev/input/js1" and given["/deadman_node/button"] == -1
     assert given["/deadman_node/renew_s"] == 30      # a wireless pad may go out of reach; a cable needs no renewal
     assert parameters(launch, *STAND_IN, "deadman:=gamepad", "deadman_renew_s:=0")["/deadman_node/renew_s"] == 0
+
+
+@pytest.mark.parametrize("launch", sorted(RIGS))
+def test_the_port_of_the_page_reaches_its_node(launch):
+    given = parameters(launch, *RIGS[launch], "page:=true", "page_port:=8766")
+    assert given["/operator_page_node/port"] == 8766
+    given = parameters(launch, *RIGS[launch], "page:=true")
+    assert given["/operator_page_node/port"] == parameters("page.launch")["/operator_page_node/port"] == 8765
+
+
+def advised(sentence):
+    """Return the launch arguments that a sentence tells the reader to give."""
+    return set(re.findall(r"(\w+):=", sentence))
+
+
+def arguments_of(launch):
+    return {arg.get("name") for arg in ElementTree.parse(str(ROOT / "launch" / launch)).getroot().findall("arg")}
+
+
+@pytest.mark.parametrize("port", ["taken", 65536])
+def test_a_page_that_finds_no_port_names_an_argument_of_every_launch_that_starts_it(port):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(HybridVLAError) as refused:
+            PageServer(None, other.getsockname()[1] if port == "taken" else port, "token")
+    for launch in (*RIGS, "page.launch"):
+        assert advised(str(refused.value)) & arguments_of(launch), f"{launch}: {refused.value}"
+
+
+def test_a_dead_man_switch_without_its_device_names_an_argument_of_every_launch_that_starts_it():
+    switch = JoyButton(0, "/dev/input/none", 0.0)
+    assert not switch.held
+    for launch in ("fr3.launch", "agilex.launch", "deadman.launch", "record.launch"):
+        assert advised(switch.problem) & arguments_of(launch), f"{launch}: {switch.problem}"
 
 
 @pytest.mark.long

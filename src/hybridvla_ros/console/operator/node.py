@@ -16,6 +16,9 @@ from hybridvla_ros.console.operator.desk import Desk
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, require_parameter
 from hybridvla_ros.runtime.workers import start_worker
 
+#: How a launch chooses the port.
+ARGUMENT = "page_port:= (port:= of page.launch)"
+
 
 class PageServer:
     """Serves the page in its own thread. port: 0 for any free one."""
@@ -26,9 +29,11 @@ class PageServer:
         try:
             self._socket.bind(("127.0.0.1", port))
         except OverflowError as error:
-            raise HybridVLAError(f"port {port} is not a port; set port:= to a number from 0 (any free one) to 65535") from error
+            raise HybridVLAError(f"port {port} is not a port; set {ARGUMENT} to a number from 0 (any free one) to "
+                                 "65535") from error
         except OSError as error:
-            raise HybridVLAError(f"port {port} cannot be used ({error.strerror}); is another page running? Use port:=") from error
+            raise HybridVLAError(f"port {port} cannot be used ({error.strerror}); is another page running? Choose another with "
+                                 f"{ARGUMENT}") from error
         self._socket.listen(16)     # a client may read the address and come before the page is up; it waits
         self.port: int = self._socket.getsockname()[1]
         self._server = uvicorn.Server(uvicorn.Config(
