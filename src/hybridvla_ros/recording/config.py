@@ -38,7 +38,7 @@ class RecordingConfig:
     """What the recorder records, and where.
 
     Attributes:
-        folder: Folder of the recordings, absolute, with ~, or relative to the package.
+        folder: Folder of the recordings, absolute or with ~. A relative one lies in the package, which its next clean empties.
         topics: Topics to record.
         snapshot_files: Configurations and calibration whose text goes into every bag, so that the bag explains itself.
         compression: Compression of the bag's chunks; JPEG topics gain nothing from it.

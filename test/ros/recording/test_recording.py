@@ -22,6 +22,7 @@ from hybridvla_ros.recording.bag_writer import BagWriter, begins_with_header
 from hybridvla_ros.recording.config import RecordingConfig
 from hybridvla_ros.recording.recorder_node import snapshot
 from hybridvla_ros.recording.recording import Recording, RecordingError, recover
+from hybridvla_ros.runtime.node_support import package_path
 
 
 def test_a_complete_bag_has_every_message_an_index_a_hash_and_a_sidecar(tmp_path):
@@ -228,6 +229,12 @@ def test_headers_are_known_by_the_definition():
 @pytest.mark.parametrize("path", sorted((ROOT / "config/recording").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recording_is_read_and_names_the_instruction(path):
     assert "/hybridvla/policy/instruction" in [topic.name for topic in load_file(RecordingConfig, path).topics]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config/recording").glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_shipped_recording_goes_into_the_package_where_an_install_space_would_lose_it(path):
+    folder = package_path(load_file(RecordingConfig, path).folder)
+    assert folder.is_absolute() and ROOT not in folder.parents
 
 
 @pytest.mark.parametrize("changes, words", [
