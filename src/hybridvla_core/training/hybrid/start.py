@@ -1,10 +1,11 @@
 """Start of a run: data sets that fit together, a new model or a checkpoint, and the meaning of its numbers."""
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from tokenizers import Tokenizer
 
@@ -24,7 +25,7 @@ from hybridvla_core.training.hybrid.grounding.data import check_grid, check_turn
 from hybridvla_core.training.hybrid.scales import check_covered, own_names, statistics_of
 from hybridvla_core.training.hybrid.stages import learned
 from hybridvla_core.training.tokenizer import build_tiny_tokenizer, with_new_words
-from hybridvla_core.transforms.conventions import ActionConvention
+from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import load_tokenizer
 
@@ -175,16 +176,25 @@ def _sequenced(config: TrainingConfig, model: ModelConfig) -> ModelConfig:
 def _convention(dataset: LeRobotDataset, base: Optional[Checkpoint]) -> ActionConvention:
     said = dataset.description.convention
     if said is None:
-        if base is None or base.config.untrained:
-            raise DataError(f"{dataset.folder}: does not say what its actions mean; write their convention into {layout.OURS}, "
-                            "or start from a checkpoint whose actions mean the same")
-        return base.config.convention
+        raise DataError(f"{dataset.folder}: does not say what its actions mean; write their convention into {layout.OURS}"
+                        + _of_base(dataset, base))
     filled = {**UNSAID, **said} if said.get("rotation") == "delta_euler_xyz" else dict(said)
     convention = from_mapping(ActionConvention, filled, f"{dataset.folder / layout.OURS}: convention")
     if len(dataset.description.action_names) != convention.action_dim:
         raise DataError(f"{dataset.folder}: {len(dataset.description.action_names)} action channels for {len(convention.arms)} "
                         f"arm(s); {convention.action_dim} are needed")
     return convention
+
+
+def _of_base(dataset: LeRobotDataset, base: Optional[Checkpoint]) -> str:
+    """Returns what the file would say of data whose actions mean what the checkpoint's mean. Nobody but the user knows that."""
+    if base is None or base.config.untrained:
+        return ""
+    convention = base.config.convention
+    content: Dict[str, Any] = {"convention": {key: value for key, value in asdict(convention).items() if value is not None}}
+    if not dataset.description.grippers:
+        content["grippers"] = [arm * DOF_PER_ARM + DOF_PER_ARM - 1 for arm in range(len(convention.arms))]
+    return f". If they mean what those of {base.folder} mean, write {json.dumps(content)}"
 
 
 def _same(ours: ActionConvention, theirs: ActionConvention, here: str, there: str, keys: Sequence[str] = MEANING) -> None:
