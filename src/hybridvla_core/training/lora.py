@@ -11,6 +11,7 @@ from torch import nn
 from hybridvla_core.configuration import in_range, require
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.timm_import import vision_transformer
+from hybridvla_core.training.progress import INSTALL
 
 ADAPTER = "default"
 #: Layers of every supported language model; none of these models has all of them.
@@ -117,5 +118,5 @@ def _peft() -> ModuleType:
     try:
         import peft
     except ImportError as error:
-        raise ConfigurationError(f"lora needs the package peft ({error}); install hybridvla[train]") from error
+        raise ConfigurationError(f"lora needs the package peft ({error}); {INSTALL}") from error
     return peft

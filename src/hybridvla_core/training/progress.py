@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 LOG = "log.jsonl"
+#: How to install what training needs beyond the plain recipe. On Debian 12 `make setup` has done it.
+INSTALL = ".venv/bin/pip install --no-deps -r requirements/noetic/train.txt (on Debian 12: requirements/debian12/train.txt)"
 
 
 class RunLog:
@@ -78,6 +80,6 @@ def _tensorboard(folder: Path, total: int) -> SummaryWriter:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ConfigurationError(f"--tensorboard needs the package tensorboard ({error}); install hybridvla[train], or leave it "
-                                 "out: log.jsonl is always written") from error
+        raise ConfigurationError(f"--tensorboard needs the package tensorboard ({error}); {INSTALL}; or leave it out: "
+                                 f"{LOG} is always written") from error
     return SummaryWriter(str(folder / "tensorboard"), purge_step=total + 1)  # type: ignore[no-untyped-call,unused-ignore]

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -9,8 +11,12 @@ import torch
 import toy_data
 from small_policy import CONVENTION
 
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.training import losses
 from hybridvla_core.training.augment import disturb
+from hybridvla_core.training.lora import LoraConfig, add_adapters
+from hybridvla_core.training.progress import RunLog
 from hybridvla_core.transforms.normalise import Scale
 
 
@@ -83,3 +89,16 @@ def test_noise_moves_an_action_only_if_it_starts_from_the_state_that_the_model_s
     assert bool((moved != 0).all())
     assert torch.allclose(changed[:, 0, :3], -moved[:, :3] if starts else torch.zeros(8, 3), atol=1e-6)
     assert not changed[:, 0, 3:].any() and not changed[:, 1:].any()
+
+
+@pytest.mark.parametrize("package, module, use", [
+    ("peft", "peft", lambda folder: add_adapters(torch.nn.Linear(2, 2), LoraConfig(rank=1), 0)),
+    ("tensorboard", "torch.utils.tensorboard", lambda folder: RunLog(folder, 0, tensorboard=True))])
+def test_a_package_that_few_trainings_need_is_named_with_the_command_to_install_it(tmp_path, monkeypatch, package, module, use):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigurationError, match=rf"needs the package {package} .*\.venv/bin/pip install --no-deps -r") as caught:
+        use(tmp_path)
+    locks = re.findall(r"requirements/\w+/\w+\.txt", str(caught.value))
+    assert len(locks) == 2
+    for lock in locks:
+        assert re.search(rf"^{package}==", (ROOT / lock).read_text(encoding="utf-8"), re.MULTILINE), lock
