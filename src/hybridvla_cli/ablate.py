@@ -36,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
                              "policy configuration whose section `remote` says how to reach it, with key and certificate "
                              "(docs/remote.md); may be repeated")
     add_rig(parser)
-    parser.add_argument("--tasks", default="blocks", help="tasks of the rig, separated by commas, or all")
+    parser.add_argument("--tasks", nargs="+", default=["blocks"], help="tasks of the rig, separated by blanks or commas, or all")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK[0] * QUICK[1]} episodes a row and task, not "
                         f"{FULL[0] * FULL[1]}")
     parser.add_argument("--report", action="store_true", help="run nothing; write the pages from the results of earlier runs")
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             check_target(Path(folder) / "results.json", option)
     names = chosen(args.table, (CALIBRATION, *measured.NAMES))
     rig = RIGS[args.rig]
-    tasks = [all_tasks.load(name) for name in all_tasks.chosen([name for name in args.tasks.split(",") if name], rig.kind)]
+    tasks = [all_tasks.load(name) for name in all_tasks.chosen(_named(args.tasks), rig.kind)]
     if not tasks:
         raise HybridVLAError("--tasks names no task")
     out, policies = Path(args.out), policies_named(args.policy)
@@ -135,6 +135,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _named(words: Sequence[str]) -> List[str]:
+    """Returns names that are separated by blanks, commas or both."""
+    return [name for word in words for name in word.split(",") if name]
+
+
 def _reasons(cells: Mapping[str, Any], failed: Mapping[str, str]) -> List[str]:
     """Returns each reason once, with the runs that it prevented."""
     found: Dict[str, List[str]] = {}
@@ -166,7 +171,7 @@ def _command(args: argparse.Namespace) -> str:
     more += "".join(f" {option} {_shown(file)}" for option, file in (
         ("--robot-config", args.robot_config), ("--policy-config", args.policy_config)) if file)
     return (f"hybridvla ablate {args.table}{' --quick' if args.quick else ''} --checkpoint {_shown(args.checkpoint)} "
-            f"--tasks {args.tasks} --seed {args.seed}{more}")
+            f"--tasks {' '.join(_named(args.tasks))} --seed {args.seed}{more}")
 
 
 def _shown(folder: str) -> str:

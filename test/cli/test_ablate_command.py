@@ -91,11 +91,13 @@ def test_all_tables_share_their_episodes_and_the_documents_say_the_same(tmp_path
     assert text == (tmp_path / "out" / "results.md").read_text()
 
 
-def test_a_task_that_the_checkpoint_was_not_trained_for_is_named_and_the_rest_goes_on(tmp_path, ran, capsys):
+@pytest.mark.parametrize("tasks", [["blocks,close_box"], ["blocks", "close_box"], ["blocks,", "close_box"]])
+def test_a_task_that_the_checkpoint_was_not_trained_for_is_named_and_the_rest_goes_on(tmp_path, ran, capsys, tasks):
     seen, _ = ran
-    assert main(["ablate", "filter", "--quick", "--tasks", "blocks,close_box", "-o", str(tmp_path), "--processes", "1"]) == 1
+    assert main(["ablate", "filter", "--quick", "--tasks", *tasks, "-o", str(tmp_path), "--processes", "1"]) == 1
     assert {cell.task for cell in seen} == {"blocks"} and "not trained for task close_box" in capsys.readouterr().err
     result = json.loads((tmp_path / "results.json").read_text())
+    assert "--tasks blocks close_box --seed" in result["meta"]["command"]
     assert all(set(row["per_task"]) == {"blocks"} and row["episodes"] == 20 for row in result["tables"][0]["rows"])
     assert len(result["not_run"]) == 1 and result["not_run"][0].startswith("close_box in mode ensemble, seed 2000001")
 
