@@ -23,7 +23,7 @@ MANIFEST = read_checkpoint(ROOT / "checkpoints" / "tiny").manifest_sha256
 
 
 @pytest.fixture(scope="module")
-def bench():
+def shared():
     return Bench(load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml"),
                  load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml"), open_policy)
 
@@ -54,14 +54,14 @@ def killing(first):
         thread.join()
 
 
-def test_a_cell_whose_worker_dies_twice_is_named_and_counts_as_nothing(bench):
+def test_a_cell_whose_worker_dies_twice_is_named_and_counts_as_nothing(shared):
     seen = []
     with killing(3) as killed:
-        failed = run_cells([cell(2_000_001)], bench, 2, lambda *done: seen.append(done))
+        failed = run_cells([cell(2_000_001)], shared, 2, lambda *done: seen.append(done))
     assert killed and seen == [] and list(failed) == [cell(2_000_001).key] and "died twice" in failed[cell(2_000_001).key]
 
 
-def test_two_policies_elsewhere_without_a_digest_are_not_taken_for_one_and_the_left_one_is_closed(bench):
+def test_two_policies_elsewhere_without_a_digest_are_not_taken_for_one_and_the_left_one_is_closed(shared):
     opened, closed, first = [], [], open_policy(cell(2_000_001))
 
     def opening(asked):
@@ -71,16 +71,16 @@ def test_two_policies_elsewhere_without_a_digest_are_not_taken_for_one_and_the_l
         return found
     places = ["ws://127.0.0.1:1", "ws://127.0.0.1:1", "ws://127.0.0.1:2"]
     cells = [cell(2_000_001 + i, checkpoint=place, manifest="", task="juggling") for i, place in enumerate(places)]
-    failed = run_cells(cells, dataclasses.replace(bench, open_policy=opening), 1, lambda *done: None)
+    failed = run_cells(cells, dataclasses.replace(shared, open_policy=opening), 1, lambda *done: None)
     assert len(failed) == 3 and opened == closed == places[1:]
 
 
-def test_the_same_cell_gives_the_same_outcome_and_a_refused_one_costs_nothing_else(bench):
+def test_the_same_cell_gives_the_same_outcome_and_a_refused_one_costs_nothing_else(shared):
     cells = [cell(2_000_001), cell(2_000_002, task="juggling"), cell(2_000_001, filtered=False)]
     runs = []
     for _ in range(2):
         seen = {}
-        failed = run_cells(cells, bench, 1, lambda one, outcome, seen=seen: seen.update({one.key: outcome}))
+        failed = run_cells(cells, shared, 1, lambda one, outcome, seen=seen: seen.update({one.key: outcome}))
         assert list(failed) == [cells[1].key] and "juggling" in failed[cells[1].key]
         runs.append(seen)
     assert runs[0] == runs[1] and set(runs[0]) == {cells[0].key, cells[2].key}

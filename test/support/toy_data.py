@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 from small_models import tiniest
@@ -90,6 +91,13 @@ def go(folder, *data, init=None, **changes):
 
     recipe = config(**{**dict(stages=SHORT, validation_frames=2, validate_every=2), **changes})
     return train(Request(recipe, data, folder / "work", folder / "out", threads=1, init=init))
+
+
+def origins(folder):
+    """Return what the states of the run in `folder` say that it was begun with, at least one."""
+    found = [json.loads(state.read_text())["origin"] for state in (folder / "work/state").glob("*/run.json")]
+    assert found, f"no state below {folder}"
+    return found
 
 
 def feed(folder, recipe):

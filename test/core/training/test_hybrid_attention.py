@@ -1,7 +1,6 @@
 """`grounding: attention`: the decoder's own heads attend from a name to the patches of what it names."""
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -138,9 +137,10 @@ def test_runs_begun_before_there_was_attention_go_on_and_with_it_they_are_others
     before = {"patches": 0.3, "places": 0.3}
     config = toy_data.config(grounding=before, stages=[dict(name="act", steps=2, train="full")])
     go(tmp_path, data, config=config)
-    for state in (tmp_path / "work/state").glob("*/run.json"):
-        said = json.loads(state.read_text())["origin"]["configuration"]["grounding"]
+    for origin in toy_data.origins(tmp_path):
+        said = origin["configuration"]["grounding"]
         assert not [key for key in said if key.startswith("attention")] and said["places"] == 0.3
+    go(tmp_path, data, config=config)
     other = toy_data.config(grounding={**before, "attention": 0.1, "attention_layers": [0]}, stages=[
         dict(name="act", steps=2, train="full")])
     with pytest.raises(HybridVLAError, match=r"another configuration \(grounding\)"):

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -152,9 +151,10 @@ def test_a_run_with_labels_that_dies_goes_on_as_the_same_run(data, tmp_path, mon
 def test_runs_begun_before_there_were_labels_go_on_and_with_labels_they_are_others(data, tmp_path):
     config = toy_data.config(stages=[dict(name="act", steps=3, train="full")])
     go(tmp_path, data, config=config)
-    for state in (tmp_path / "work/state").glob("*/run.json"):
-        said = json.loads(state.read_text())["origin"]["configuration"]
+    for origin in toy_data.origins(tmp_path):
+        said = origin["configuration"]
         assert "labels" not in said and {"lora", "batch"} <= said.keys(), "a key at its default is as before it was there"
+    go(tmp_path, data, config=config)
     with pytest.raises(HybridVLAError, match=r"another configuration \(labels\)"):
         go(tmp_path, data, config=replace(config, labels=2))
 

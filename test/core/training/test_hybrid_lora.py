@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -26,10 +27,8 @@ STAGES = [dict(name="act", steps=4, train="finetune", learning_rate=1e-2)]
 @pytest.fixture(autouse=True)
 def smallest(monkeypatch):
     toy_data.add_preset(monkeypatch)
-    try:
-        lora._peft()
-    except ConfigurationError as error:
-        pytest.skip(str(error))
+    if find_spec("peft") is None:
+        pytest.skip("peft is not installed")
 
 
 def forward(model, rows):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import toy_data
-from toy_data import SHORT, config, go, write
+from toy_data import SHORT, config, go, origins, write
 
 from hybridvla_cli.__main__ import main
 from hybridvla_core.checkpoints.format import read_checkpoint
@@ -121,9 +121,9 @@ def test_the_tail_of_a_recipe_is_cut_exactly_from_every_row(tmp_path, tail, caps
 def test_runs_begun_before_there_was_a_tail_go_on_and_with_another_they_are_others(tmp_path):
     data, recipe = write(tmp_path / "toy"), config(stages=SHORT)
     train(Request(recipe, (data,), tmp_path / "work", tmp_path / "out", threads=1))
-    for state in (tmp_path / "work/state").glob("*/run.json"):
-        origin = json.loads(state.read_text())["origin"]
+    for origin in origins(tmp_path):
         assert "statistics_tail" not in origin["configuration"] and "statistics" not in origin
+    train(Request(recipe, (data,), tmp_path / "work", tmp_path / "out", threads=1))
     with pytest.raises(HybridVLAError, match=r"another configuration \(statistics_tail\)"):
         train(Request(replace(recipe, statistics_tail=0.001), (data,), tmp_path / "work", tmp_path / "out", threads=1))
 

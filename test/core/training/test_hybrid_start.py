@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
 import toy_data
 from small_policy import CONVENTION
-from toy_data import config, go, write
+from toy_data import config, go, origins, write
 
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.errors import ConfigurationError, DataError, HybridVLAError
@@ -139,8 +138,7 @@ def test_only_views_that_know_places_are_asked_for_them(tmp_path):
         assert asked[0] > 0 and (asked[1] > 0) == (not views)
     assert found[()][0] == found["front",][0] > found["front",][1] > found["front",][2] == 0.0
     go(tmp_path, tmp_path / "toy", grounding={**GROUNDED, "place_views": ["front"]})
-    for state in (tmp_path / "work/state").glob("*/run.json"):
-        assert "place_views" in json.loads(state.read_text())["origin"]["configuration"]["grounding"]
+    assert all("place_views" in origin["configuration"]["grounding"] for origin in origins(tmp_path))
 
 
 def test_a_view_that_the_model_has_not_is_named_and_without_one_older_runs_go_on(tmp_path):
@@ -148,9 +146,9 @@ def test_a_view_that_the_model_has_not_is_named_and_without_one_older_runs_go_on
     with pytest.raises(ConfigurationError, match="place_views names side; the model's cameras are wrist, front"):
         go(tmp_path, data, cameras=["wrist", "front"], grounding={**GROUNDED, "place_views": ["front", "side"]})
     go(tmp_path, data, grounding=GROUNDED)
-    for state in (tmp_path / "work/state").glob("*/run.json"):
-        said = json.loads(state.read_text())["origin"]["configuration"]
-        assert "place_views" not in said["grounding"] and "draw" not in said
+    for origin in origins(tmp_path):
+        assert "place_views" not in origin["configuration"]["grounding"] and "draw" not in origin["configuration"]
+    go(tmp_path, data, grounding=GROUNDED)
 
 
 @pytest.mark.parametrize("changes, words", [

@@ -12,8 +12,9 @@ import remote_bench
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.patience import patience
 
-#: Longest time until the heartbeat reports it, including the filter's own patience and one tick, s.
-HELD_S = 0.32
+#: Longest time until the arm holds, s: the link's timeout (0.2), a heartbeat's period (0.1), and transport, a tick and this
+#: test's own poll on a shared computer.
+HELD_S = 0.5
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
