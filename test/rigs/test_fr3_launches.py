@@ -71,5 +71,7 @@ def test_the_joint_door_reaches_its_targets_and_the_start(launch):
         assert "position_joint_trajectory_controller" in rig.rig()["running"]
         rig.arrive([0.45, 0.10, 0.25])
         assert np.linalg.norm(rig.measured - [0.45, 0.10, 0.25]) < 0.01
+        report = rig.report("")
+        assert report.targets > 100 and report.limit_violations == 0, rig.rig()["violations_by_name"]
         rig.begin()
         assert np.abs(np.array(rig.rig()["joints"]) - rig.arm.start_joints_rad).max() < 0.02

@@ -64,12 +64,13 @@ class Faults:
         """Answers as in RigReport.srv; the scene's true state is for judges only."""
         robot = self._robot
         with robot.lock:
-            monitor, world = robot.rig.monitor, robot.rig.world
+            poses, joints, world = robot.rig.monitor, robot.joint_door.monitor, robot.rig.world
+            broken = poses.counts + joints.counts
             report = {"seed": robot.seed, "time": robot.time, "mode": robot.mode, "running": sorted(robot.running),
                       "force": robot.force.tolist(), "upper_force": robot.upper_force.tolist(), "load": robot.drive.load[0],
                       "stiffness": robot.drive.stiffness.tolist(), "joints": robot.drive.joints.tolist(),
-                      "equilibrium": robot.drive.target_position.tolist(), "violations_by_name": dict(monitor.counts),
-                      "last_violation": monitor.last_violation,
-                      "world": world.report()}
-            answer = RigReportResponse(True, "", False, monitor.targets, monitor.violations, json.dumps(report))
+                      "equilibrium": robot.drive.target_position.tolist(), "violations_by_name": dict(broken),
+                      "last_violation": joints.last_violation or poses.last_violation, "world": world.report()}
+            answer = RigReportResponse(True, "", False, poses.targets + joints.commands, sum(broken.values()),
+                                       json.dumps(report))
             return judge(answer, world, request.instruction)

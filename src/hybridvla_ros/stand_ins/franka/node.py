@@ -27,7 +27,6 @@ from hybridvla_ros.stand_ins.sim_cameras import SceneCameras
 from hybridvla_sim import tasks
 from hybridvla_sim.fr3.drive import F_T_NE
 from hybridvla_sim.fr3.rig import Rig
-from hybridvla_sim.monitor import MonitorLimits
 from hybridvla_sim.task import Task
 
 STEP_S = 0.005
@@ -47,8 +46,7 @@ class FrankaStandIn:
     """Runs physics in real time in one thread; a slow machine makes slow time, not jumps."""
 
     def __init__(self, config: RobotConfig, task: Task[Rig], arm_id: str, seed: int, image_hz: float) -> None:
-        arm = config.arms[0]
-        self.robot = FrankaRobot(task, MonitorLimits.of(arm), seed)
+        self.robot = FrankaRobot(task, config, seed)
         self.names = [f"{arm_id}_joint{i}" for i in range(1, 8)]
         self._fingers = [f"{arm_id}_finger_joint{i}" for i in (1, 2)]
         self._k_frame = f"{arm_id}_K"
@@ -99,7 +97,7 @@ class FrankaStandIn:
             return
         with self.robot.lock:
             if message.header.stamp == rospy.Time() or self.robot.mode != 0:
-                self.robot.drive.set_trajectory(times, positions, velocities)
+                self.robot.take_trajectory(message.header.seq, times, positions, velocities)
 
     def spin(self) -> None:
         self._cameras.start()

@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Set
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Set
 
 import numpy as np
 
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_ros.stand_ins.franka.joint_door import JointDoor
 from hybridvla_sim.fr3.drive import Drive, FrankaDrive, contact_force
 from hybridvla_sim.fr3.rig import MAX_WIDTH, Rig, RigConfig
 from hybridvla_sim.monitor import MonitorLimits
@@ -48,11 +50,12 @@ class TriggerRate:
 class FrankaRobot:
     """The robot, with one lock around everything; `step` lets time pass."""
 
-    def __init__(self, task: Task[Rig], limits: MonitorLimits, seed: int) -> None:
+    def __init__(self, task: Task[Rig], config: RobotConfig, seed: int) -> None:
         self.lock = threading.RLock()
         self.drive: Any = None
-        self.rig = Rig(task, RigConfig(limits=limits, gripper_speed=0.1), self._make_drive)
+        self.rig = Rig(task, RigConfig(limits=MonitorLimits.of(config.arms[0]), gripper_speed=0.1), self._make_drive)
         model = self.rig.model
+        self.joint_door = JointDoor(model, self.rig.index, config)
         arm = {model.body(f"fr3_link{i}").id for i in range(8)} | {model.body(name).id for name in (
             "hand", "left_finger", "right_finger")}
         self._arm_bodies = frozenset(arm)
@@ -81,6 +84,7 @@ class FrankaRobot:
     def reset(self, seed: int) -> None:
         with self.lock:
             self.rig.reset(np.random.default_rng(seed))
+            self.joint_door.monitor.restart()
             self.seed, self.force = seed, np.zeros(3)
 
     def step(self, seconds: float) -> None:
@@ -197,6 +201,12 @@ class FrankaRobot:
                 return BUSY
             change()
             return ""
+
+    def take_trajectory(self, number: int, times: np.ndarray, positions: np.ndarray, velocities: Optional[np.ndarray]) -> None:
+        """Passes a trajectory on (see `FrankaDrive.set_trajectory`). number: the sender's number of the message."""
+        with self.lock:
+            self.joint_door.trajectory(self.time, number, times, positions)
+            self.drive.set_trajectory(times, positions, velocities)
 
     # Gripper and things --------------------------------------------------------------------------------------------
 
