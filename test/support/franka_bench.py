@@ -6,6 +6,7 @@ import threading
 import numpy as np
 from franka_msgs.msg import FrankaState
 
+from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_ros.adapters.franka import reading
 from hybridvla_ros.adapters.franka.arm import NOTHING, FrankaArm
 
@@ -43,6 +44,7 @@ class Arm(FrankaArm):
         self.controller, self.gripper = self.franka.impedance_controller, None
         self.hands_off, self.busy, self.leading = threading.Lock(), "", False
         self.payload, self._sources = NOTHING, ()
+        self._kinematics, self._tool_said, self._tool_seen = ArmKinematics(self.arm), "", ()
         self.state = FrankaState(robot_mode=2, q=list(self.arm.start_joints_rad), O_T_EE=np.eye(4).ravel().tolist())
         self.speaks, self._silent_since = True, float("-inf")
 
