@@ -1,6 +1,7 @@
-"""Services of an FR3 besides following the filter, without a graph: who may end them."""
+"""Services of an FR3 besides following the filter, without a graph: who may end them, and when they are refused."""
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,15 +22,22 @@ from hybridvla_ros.filter_handle import MEANWHILE
 
 
 @pytest.fixture
-def lab(monkeypatch):
-    """Return a stage with an FR3 away from its start, and its services."""
-    stage = Stage(monkeypatch, "fr3", modules=(services, arm_module))
-    arm = Arm(stage.rig.config, lambda: stage.rig.now)
-    arm.state.q = (np.array(arm.arm.start_joints_rad) + [0.3, 0, 0, 0, 0, 0, 0]).tolist()
-    stage.arm = arm
-    stage.robot = ArmServices(arm, SimpleNamespace(done=True, says=""), SimpleNamespace(fault=""), stage.handle)
-    stage.node.adapter = SimpleNamespace(has_way_to_start=True, go_to_start=stage.robot.go_to_start)
-    return stage
+def lab_with(monkeypatch):
+    """Return a function: a stage with an FR3 away from its start, and its services. keys: as of `safety_rig.Rig`."""
+    def make(**keys):
+        stage = Stage(monkeypatch, "fr3", modules=(services, arm_module), **keys)
+        arm = Arm(stage.rig.config, lambda: stage.rig.now)
+        arm.state.q = (np.array(arm.arm.start_joints_rad) + [0.3, 0, 0, 0, 0, 0, 0]).tolist()
+        stage.arm = arm
+        stage.robot = ArmServices(arm, SimpleNamespace(done=True, says=""), SimpleNamespace(fault=""), stage.handle)
+        stage.node.adapter = SimpleNamespace(has_way_to_start=True, go_to_start=stage.robot.go_to_start)
+        return stage
+    return make
+
+
+@pytest.fixture
+def lab(lab_with):
+    return lab_with()
 
 
 class SlowGripper:
@@ -131,9 +139,13 @@ def test_while_another_holds_the_arm_the_way_to_the_start_may_be_called_off(lab)
     assert lab.arm.driver.calls == []
 
 
-def payload(stage):
-    answer = stage.services["/hybridvla/robot/set_payload"](SimpleNamespace(mass_kg=0.5, center_m=(0.0, 0.0, 0.1)))
+def ask(stage, service, **request):
+    answer = stage.services[f"/hybridvla/robot/{service}"](SimpleNamespace(**request))
     return answer.success, answer.message
+
+
+def payload(stage):
+    return ask(stage, "set_payload", mass_kg=0.5, center_m=(0.0, 0.0, 0.1))
 
 
 def test_an_active_filter_goes_on_after_a_new_payload(lab):
@@ -184,3 +196,45 @@ def test_a_payload_that_the_robot_refuses_is_not_kept(lab):
 def test_a_payload_that_no_hand_holds_is_refused(lab, mass, center):
     answer = lab.services["/hybridvla/robot/set_payload"](SimpleNamespace(mass_kg=mass, center_m=center))
     assert not answer.success and "within 0.5 m of the flange" in answer.message and lab.arm.driver.calls == []
+
+
+# What is refused while the filter moves the arm, in a dry run, and at the joint door ----------------------------------
+
+
+@pytest.mark.parametrize("state", [State.HOLDING, State.ACTIVE])
+def test_while_the_filter_commands_the_arm_there_is_nothing_to_recover_from(lab, state):
+    assert lab.ask("activate", True)[0]
+    if state == State.ACTIVE:
+        lab.rig.propose([0.45, 0.2, 0.4])
+        lab.sleep(0.6)
+    assert lab.state == state
+    assert ask(lab, "recover") == (False, f"the filter is {state.name}: there is nothing to recover from")
+    assert lab.arm.driver.calls == [] and lab.state == state, "the controller goes on under the filter"
+
+
+def test_a_recovery_stops_the_controllers_first_and_then_starts_ours_again(lab):
+    assert lab.ask("activate", True)[0] and lab.ask("stop")[0]
+    done, message = ask(lab, "recover")
+    assert done and message.endswith("call resume") and lab.state == State.STOPPED
+    franka = lab.arm.franka
+    assert lab.arm.driver.calls == [("switch", {"stop": [franka.impedance_controller, franka.trajectory_controller]}), "recover",
+                                    ("switch", {"start": [franka.impedance_controller]})]
+
+
+@pytest.mark.parametrize("service, request_", [
+    ("recover", {}), ("set_payload", {"mass_kg": 0.5, "center_m": (0.0, 0.0, 0.1)})])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_dry_run_changes_nothing_at_the_robot(lab_with, service, request_, stopped):
+    lab = lab_with(dry_run=True)
+    assert lab.ask("activate", True)[0] and (not stopped or lab.ask("stop")[0])
+    done, message = ask(lab, service, **request_)
+    assert not done and message.startswith("this is a dry run")
+    assert lab.arm.driver.calls == [] and lab.state == (State.STOPPED if stopped else State.HOLDING)
+
+
+def test_at_the_joint_door_nobody_takes_the_arm_and_an_active_filter_stays_active(lab_with):
+    lab = lab_with(change=lambda config: replace(config, door="joint"))
+    assert lab.ask("activate", True)[0]
+    done, message = ask(lab, "takeover", data=True)
+    assert not done and "guiding buttons" in message
+    assert lab.arm.driver.calls == [] and lab.state == State.HOLDING
