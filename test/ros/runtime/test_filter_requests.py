@@ -98,6 +98,41 @@ def test_a_deactivation_wins_over_a_way_to_the_start_that_is_still_tried(monkeyp
 
 
 @pytest.fixture
+def away(monkeypatch):
+    """Return a stage with two arms, at rest away from their start."""
+    stage = Stage(monkeypatch, "agilex")
+    for joints in stage.rig.joints.values():
+        joints[0] += 0.2
+    stage.sleep(0.5)
+    return stage
+
+
+def test_a_way_to_the_start_that_takes_too_long_is_given_up_and_nothing_moves_any_more(away, monkeypatch):
+    monkeypatch.setattr(filter_handle, "HOMING_S", 1.0)
+    away.at(0.3, "release", lambda: setattr(away, "pressed", False))
+    before, began = away.rig.joints["right"].copy(), away.rig.now
+    done, message = away.handle.go_to_start(away.handle.ends)
+    assert not done and message == "the arms did not reach their start joints within 1 s; is the deadman held?"
+    assert away.state == State.INACTIVE and away.rig.now - began < 1.5
+    moved = away.rig.joints["right"].copy()
+    assert np.abs(moved - before).max() > 0.005, "it was on its way"
+    away.pressed = True
+    away.sleep(0.5)
+    np.testing.assert_array_equal(away.rig.joints["right"], moved)
+
+
+@pytest.mark.parametrize("end, said", [
+    (lambda stage: stage.ask("stop"), "STOPPED"), (lambda stage: stage.ask("activate", False), "INACTIVE"),
+    (lambda stage: stage.rig.changes.update(ready=False, message="the emergency stop is pressed"), "emergency stop")])
+def test_what_ends_a_way_to_the_start_early_is_its_answer(away, end, said):
+    away.at(0.4, "end", lambda: end(away))
+    began = away.rig.now
+    done, message = away.handle.go_to_start(away.handle.ends)
+    assert not done and message.startswith("the way to the start joints ended early: ") and said in message
+    assert away.rig.now - began < 1.5
+
+
+@pytest.fixture
 def led(monkeypatch):
     """Return a function: a stage, and the times at which its robot, which leads itself to its start in 0.5 s, was asked to."""
     def of(**keys):
