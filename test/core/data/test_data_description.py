@@ -105,7 +105,8 @@ def test_the_program_of_the_documents_makes_a_set_of_recordings_in_joint_space(t
 
 
 @pytest.mark.parametrize("content", [{"convention": CONVENTION}, {"description": {"convention": CONVENTION}},
-                                     {"convention": CONVENTION, "description": {}, "flagged": []}])
+                                     {"convention": CONVENTION, "description": {}, "flagged": []},
+                                     {"convention": CONVENTION, "description": {"convention": None}}])      # as `merge` leaves it
 def test_a_convention_is_added_to_what_info_says(folder, content):
     found = say(folder, content)
     assert found.convention == CONVENTION and found.name == "toy" and found.robot == "toy"

@@ -59,10 +59,11 @@ def _given(file: Path, ours: Mapping[str, Any]) -> Dict[str, Any]:
     under = ours.get(DESCRIPTION, {})
     if not isinstance(under, dict):
         raise DataError(f"{file}: {DESCRIPTION} holds {type(under).__name__}; write its keys and values, such as a convention")
-    twice = sorted(set(top) & set(under))
+    said = {key: value for key, value in under.items() if value is not None}      # our writer says so of what a source lacks
+    twice = sorted(set(top) & set(said))
     if twice:
         raise DataError(f"{file}: {', '.join(twice)} is there twice, at the top and under {DESCRIPTION}; keep one of them")
-    return {**under, **top}
+    return {**said, **top}
 
 
 def _names(folder: Path, features: Mapping[str, Mapping[str, Any]], key: str) -> Tuple[str, ...]:
