@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rospy
+from scipy.spatial.transform import Rotation
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_ros.stand_ins.franka.faults import Faults
+from hybridvla_ros.stand_ins.franka.joint_door import tool_at
 from hybridvla_ros.stand_ins.franka.node import FrankaStandIn
 from hybridvla_ros.stand_ins.franka.robot import IDLE, MOVE, FrankaRobot, TriggerRate
 from hybridvla_sim.fr3.drive import Drive, FrankaDrive
@@ -134,6 +136,22 @@ def test_a_joint_beyond_its_limits_is_counted(door):
     beyond[3] = FR3.arms[0].joint_limits.lower_rad[3] + 0.5 * FR3.arms[0].joint_limits.margin_rad
     door.send(1, beyond)
     assert "joint_4_position" in door.report()[2]["violations_by_name"]
+
+
+def test_a_tool_outside_its_workspace_is_counted(door):
+    door.send(1, shifted(door.joints, 0.0, -0.3))
+    assert door.report()[2]["violations_by_name"] == {"workspace_x": 1}
+
+
+def test_the_count_knows_the_tools_pose_as_the_simulated_arm_does(drive):
+    rig, arm = drive
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        rig.data.qpos[rig.index.arm_qpos] += rng.uniform(-0.3, 0.3, 7)
+        rig.copy_state(rig)      # works out where the links are
+        position, quaternion = tool_at(FR3.arms[0], arm.joints)
+        np.testing.assert_allclose(position, arm.o_t_ee[:3, 3], atol=1e-5)
+        np.testing.assert_allclose(Rotation.from_quat(quaternion).as_matrix(), arm.o_t_ee[:3, :3], atol=1e-5)
 
 
 def test_joints_that_are_no_numbers_are_counted(door):

@@ -1,15 +1,28 @@
 """Independent count of the targets at the FR3's joint door that break a limit; it shares no code with the safety filter."""
 from __future__ import annotations
 
-import mujoco
+from typing import Sequence, Tuple
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_sim.fr3.scene import SceneIndex, tool_pose
 from hybridvla_sim.piper.monitor import JointMonitor, JointMonitorLimits
 
 ROUNDING_S = 1e-6
+
+
+def tool_at(arm: ArmConfig, joints: Sequence[float]) -> Tuple[np.ndarray, np.ndarray]:
+    """Returns position (3,) m and quaternion (4,) of the tool at joints (7,) rad, in the base frame, from the arm's table."""
+    table, pose = arm.kinematics, np.eye(4)
+    for joint, a, d, alpha, offset in zip(joints, table.a_m, table.d_m, table.alpha_rad, table.theta_offset_rad):
+        cos, sin, c, s = np.cos(joint + offset), np.sin(joint + offset), np.cos(alpha), np.sin(alpha)
+        pose = pose @ np.array([[cos, -sin, 0.0, a], [sin * c, cos * c, -s, -s * d], [sin * s, cos * s, c, c * d],
+                                [0.0, 0.0, 0.0, 1.0]])
+    turn, tool = Rotation.from_matrix(pose[:3, :3]), arm.tool
+    position = pose[:3, 3] + turn.apply([0.0, 0.0, table.flange_m]) + turn.apply(tool.position_m)
+    return position, (turn * Rotation.from_quat(tool.quaternion_xyzw)).as_quat()
 
 
 class JointDoor:
@@ -20,18 +33,15 @@ class JointDoor:
     other trajectory is a stop or a planned way; after it the count begins anew.
 
     Args:
-        model: Model of the scene.
-        index: Addresses of the arm in it.
         config: Configuration of the robot, read here and not through the filter.
 
     Attributes:
         monitor: The counts.
     """
 
-    def __init__(self, model: mujoco.MjModel, index: SceneIndex, config: RobotConfig) -> None:
-        self._model, self._index, self._data = model, index, mujoco.MjData(model)
-        self._ahead_s, self._period = config.franka.trajectory_ahead_s, config.dt
-        self.monitor = JointMonitor(JointMonitorLimits.of(config.arms[0], config.tick_hz))
+    def __init__(self, config: RobotConfig) -> None:
+        self._arm, self._ahead_s, self._period = config.arms[0], config.franka.trajectory_ahead_s, config.dt
+        self.monitor = JointMonitor(JointMonitorLimits.of(self._arm, config.tick_hz))
         self._heard, self._number, self._sent = 0.0, 0, 0.0
 
     def trajectory(self, now: float, number: int, times: np.ndarray, positions: np.ndarray) -> None:
@@ -51,7 +61,4 @@ class JointDoor:
         if not np.isfinite(positions).all():
             self.monitor.broken("not_finite", "a joint is not a number")
             return
-        self._data.qpos[self._index.arm_qpos] = positions[0]
-        mujoco.mj_kinematics(self._model, self._data)
-        position, rotation = tool_pose(self._model, self._data, self._index)
-        self.monitor.command(self._sent, positions[0], position, Rotation.from_matrix(rotation).as_quat())
+        self.monitor.command(self._sent, positions[0], *tool_at(self._arm, positions[0]))

@@ -55,7 +55,7 @@ class FrankaRobot:
         self.drive: Any = None
         self.rig = Rig(task, RigConfig(limits=MonitorLimits.of(config.arms[0]), gripper_speed=0.1), self._make_drive)
         model = self.rig.model
-        self.joint_door = JointDoor(model, self.rig.index, config)
+        self.joint_door = JointDoor(config)
         arm = {model.body(f"fr3_link{i}").id for i in range(8)} | {model.body(name).id for name in (
             "hand", "left_finger", "right_finger")}
         self._arm_bodies = frozenset(arm)
