@@ -1,7 +1,6 @@
 """The simulated FR3 rig: the external interface of a robot, its gripper and two cameras. A task adds what is on the table."""
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
 from typing import Callable, Dict, Optional, Tuple
 
@@ -206,7 +205,6 @@ class Rig:
             raise HybridVLAError(f"the simulated rig has no camera {camera!r}; use one of {', '.join(CAMERAS)}")
         if self._renderer is None:
             self._renderer = make_renderer(self.model, IMAGE_SIZE, IMAGE_SIZE)
-            weakref.finalize(self, self._renderer.close)  # before the interpreter ends, even if `close` is never called
         self._renderer.update_scene(self.data, camera)
         return self._renderer.render()
 

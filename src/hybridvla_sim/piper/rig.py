@@ -1,7 +1,6 @@
 """The dual-arm rig: two Pipers and three cameras. A task adds what is on the table. Time passes only in `step`."""
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from typing import Dict, Optional, Tuple
 
@@ -143,7 +142,6 @@ class PiperRig:
             raise HybridVLAError(f"the dual-arm rig has no camera {camera!r}; use one of {', '.join(CAMERAS)}")
         if self._renderer is None:
             self._renderer = make_renderer(self.model, self._size[1], self._size[0])
-            weakref.finalize(self, self._renderer.close)  # before the interpreter ends, even if `close` is never called
         self._renderer.update_scene(self.data, camera)
         return self._renderer.render()
 
