@@ -76,8 +76,8 @@ def check_against(folder: Path, file: Path) -> None:
     key = data.description.name
     if key not in given:
         if len(given) > 1:
-            raise DataError(f"{file}: holds statistics of {', '.join(sorted(given))}, none named {key}; keep the entry to compare "
-                            "with, or give it this data set's name")
+            raise DataError(f"{file}: holds statistics of {', '.join(sorted(given))}, none named {key}; keep the entry to "
+                            "compare with, or give it this data set's name")
         key = next(iter(given), "")
     entry = given.get(key)
     if not isinstance(entry, dict) or not {"action", "proprio"} <= set(entry):
