@@ -33,25 +33,23 @@ fi
 graph() {
   local status=0
   python -m pytest "$@" -m "ros and $LENGTH" --durations=5 "${COVER[@]}" || status="$?"
-  [ "$status" != 0 ] || return 0
-  [ -z "${HYBRIDVLA_SECOND_TRY:-}" ] || [ "$status" != "$FAILED" ] || { again "$@"; return 0; }
-  STATUS="$status"
+  if [ "$status" = "$FAILED" ] && [ -n "${HYBRIDVLA_SECOND_TRY:-}" ]; then
+    printf '\n== second try of what failed above: %s\n' "$*"
+    python -m pytest "$@" -m "ros and $LENGTH" --last-failed --last-failed-no-failures none "${COVER[@]}" || return "$FAILED"
+    return 0
+  fi
+  return "$status"
 }
-again() {
-  printf '\n== second try of what failed above: %s\n' "$*"
-  python -m pytest "$@" -m "ros and $LENGTH" --last-failed --last-failed-no-failures none "${COVER[@]}" || STATUS=1
-}
+
 WHOLE=()
 if [ "${PART:-all}" = graphs ]; then
   WHOLE=(--ignore=test/ros/evaluation)
 fi
 for folder in test/ros test/faults; do      # a process each: rospy supports one master per process
-  graph "$folder" "${WHOLE[@]}"
+  graph "$folder" "${WHOLE[@]}" || STATUS="$?"
 done
 # Each file of the rigs has its own masters and launch files. Some have no long test, others nothing but long ones.
 for file in test/rigs/test_*.py; do
-  before="$STATUS"
-  graph "$file"
-  [ "$STATUS" != "$NOTHING" ] || STATUS="$before"
+  graph "$file" || { status="$?"; [ "$status" = "$NOTHING" ] || STATUS="$status"; }
 done
 exit "$STATUS"

@@ -57,6 +57,8 @@ def test_what_failed_in_a_graph_is_tried_again_and_a_crash_is_not(test_sh):
     assert status == 0 and sum("--last-failed" in call for call in calls) == 1
     status, calls = test_sh(rules="--last-failed=1 test/ros=1", HYBRIDVLA_SECOND_TRY="1")
     assert status == FAILED
+    status, calls = test_sh(rules="--last-failed=5 test/rigs/=1", HYBRIDVLA_SECOND_TRY="1")
+    assert status == FAILED, "a second try that finds nothing to try proves nothing"
     status, calls = test_sh(rules="--last-failed=0 test/ros=139", HYBRIDVLA_SECOND_TRY="1")
     assert status == CRASHED and not any("--last-failed" in call for call in calls)
 
